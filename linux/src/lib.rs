@@ -1,1 +1,15 @@
-//! To be written.
+//! The fence around the kernel: the few calls that need `unsafe`, privileges or netlink, behind safe types.
+//!
+//! Owns network-namespace entry, socket options the standard library lacks, descriptor passing over Unix
+//! sockets, policy routes, sysctls, and finding the cgroup and BPF file systems. It knows nothing of pods,
+//! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
+
+pub mod bpffs;
+pub mod cgroup;
+pub mod container;
+pub mod fdpass;
+pub mod mounts;
+pub mod netns;
+pub mod privilege;
+pub mod sockopt;
+pub mod sysctl;

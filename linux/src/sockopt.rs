@@ -1,0 +1,51 @@
+//! Socket options that neither the standard library nor `socket2` knows.
+//!
+//! Each function is one `setsockopt(2)` or `getsockopt(2)` and returns its error as it is.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd as _};
+
+/// `SO_NETNS_COOKIE` (`asm-generic/socket.h`, Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+fn set(socket: &impl AsFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the descriptor is open while it is borrowed, the pointer is to a live c_int and the length is its size.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn get<T: Copy + Default>(socket: &impl AsFd, level: libc::c_int, name: libc::c_int) -> io::Result<T> {
+    let mut value = T::default();
+    let mut length = mem::size_of::<T>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while it is borrowed; `value` is writable for `length` bytes, and any bytes
+    // the kernel writes make a valid T, for only integers are asked for in this module.
+    let done = unsafe {
+        libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length)
+    };
+    if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Leaves the choice of the source port to `connect(2)`, so that a port is taken per destination and not for all
+/// (`IP_BIND_ADDRESS_NO_PORT`, Linux 4.2; it counts for IPv6 sockets as well).
+pub fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// The cookie of the network namespace that the socket belongs to (`SO_NETNS_COOKIE`, Linux 5.14).
+pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    get::<u64>(socket, libc::SOL_SOCKET, SO_NETNS_COOKIE)
+}
+
+/// The socket's mark (`SO_MARK`).
+pub fn mark(socket: &impl AsFd) -> io::Result<u32> {
+    get::<u32>(socket, libc::SOL_SOCKET, libc::SO_MARK)
+}

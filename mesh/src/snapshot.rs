@@ -1,0 +1,147 @@
+//! An immutable picture of the mesh, and how the next one is made from it.
+//!
+//! Invariants: every index agrees with the resources; cloning costs nothing worth counting; an edit costs in
+//! proportion to what it changes, for all maps share structure (ranges of virtual addresses alone are copied
+//! as a whole, when a service that has one changes). Endpoints of a service that has not come yet are staged:
+//! they are indexed by the service's name and served once it is there.
+
+mod claims;
+mod editor;
+mod vips;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+
+use self::claims::Claims;
+use self::vips::CidrVips;
+use crate::address::{NamespacedHostname, NetworkAddress};
+use crate::policy::Policy;
+use crate::service::Service;
+use crate::workload::{PortMap, Workload};
+
+pub use self::editor::SnapshotEditor;
+
+/// A workload in its part as an endpoint of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Service port to the workload's port. Target 0: the same port.
+    pub ports: PortMap,
+}
+
+/// An immutable picture of the mesh. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    workloads: HashMap<Arc<str>, Arc<Workload>>,
+    by_address: HashMap<NetworkAddress, Claims<Workload>>,
+    by_pod: HashMap<(Arc<str>, Arc<str>), Claims<Workload>>,
+    services: HashMap<NamespacedHostname, Arc<Service>>,
+    by_vip: HashMap<NetworkAddress, Claims<Service>>,
+    cidr_vips: Arc<CidrVips>,
+    endpoints: HashMap<NamespacedHostname, OrdMap<Arc<str>, Arc<Endpoint>>>,
+    policies: HashMap<Arc<str>, Arc<Policy>>,
+    global_policies: OrdMap<Arc<str>, Arc<Policy>>,
+    namespace_policies: HashMap<Arc<str>, OrdMap<Arc<str>, Arc<Policy>>>,
+}
+
+impl Snapshot {
+    /// The workload of this uid.
+    pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    /// The workload that owns an address. Where several do: a pod before others, then one that speaks HBONE.
+    /// Workloads on their node's network are never found by address.
+    pub fn workload_by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
+        self.by_address.get(address)?.first()
+    }
+
+    /// The workload of a pod. Where clusters share names, any of them: see [`Self::workloads_of_pod`].
+    pub fn workload_of_pod(&self, namespace: &str, name: &str) -> Option<&Arc<Workload>> {
+        self.workloads_of_pod(namespace, name).next()
+    }
+
+    /// Every workload of this namespace and name, pods first: one for each cluster that has such a pod.
+    pub fn workloads_of_pod(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Arc<Workload>> {
+        self.by_pod.get(&(Arc::from(namespace), Arc::from(name))).into_iter().flat_map(Claims::iter)
+    }
+
+    /// The service of this name.
+    pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    /// The service that a client of a namespace means by an address. An exact virtual address comes before a
+    /// range; the client's own namespace before others, a longer range before a shorter, a canonical service
+    /// before others.
+    pub fn service_by_vip(&self, address: &NetworkAddress, client_namespace: &str) -> Option<&Arc<Service>> {
+        let exact = self.by_vip.get(address).into_iter().flat_map(Claims::iter);
+        exact
+            .filter(|service| service.visible_to(client_namespace))
+            .min_by_key(|service| (*service.namespace != *client_namespace, !service.canonical))
+            .or_else(|| self.cidr_vips.find(address, client_namespace))
+    }
+
+    /// The endpoints of a service, in the order of their workloads' uids.
+    pub fn endpoints(&self, key: &NamespacedHostname) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.endpoints.get(key).into_iter().flat_map(OrdMap::values)
+    }
+
+    /// The policy of this key, `namespace/name`.
+    pub fn policy(&self, key: &str) -> Option<&Arc<Policy>> {
+        self.policies.get(key)
+    }
+
+    /// The policies that apply to every workload of a namespace: its own, then the global ones.
+    pub fn policies_for_namespace(&self, namespace: &str) -> impl Iterator<Item = (&Arc<str>, &Arc<Policy>)> {
+        self.namespace_policies
+            .get(namespace)
+            .into_iter()
+            .flat_map(OrdMap::iter)
+            .chain(self.global_policies.iter())
+    }
+
+    /// All workloads, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values()
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// All policies, in no order.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.values()
+    }
+
+    /// The names of services that workloads serve but that have not come, with the endpoints that wait.
+    pub fn staged(&self) -> impl Iterator<Item = (&NamespacedHostname, usize)> {
+        self.endpoints
+            .iter()
+            .filter(|(key, _)| !self.services.contains_key(*key))
+            .map(|(key, endpoints)| (key, endpoints.len()))
+    }
+
+    /// Begins the next snapshot.
+    pub fn edit(&self) -> SnapshotEditor {
+        SnapshotEditor::new(self.clone())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("workloads", &self.workloads.len())
+            .field("services", &self.services.len())
+            .field("policies", &self.policies.len())
+            .finish_non_exhaustive()
+    }
+}

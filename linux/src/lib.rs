@@ -9,6 +9,8 @@ pub mod cgroup;
 pub mod container;
 pub mod fdpass;
 pub mod mounts;
+#[cfg(feature = "netlink")]
+pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod sockopt;

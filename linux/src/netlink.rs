@@ -1,0 +1,268 @@
+//! Addresses, policy rules and routes of a network namespace, over rtnetlink.
+//!
+//! Each function works in the namespace it is given and waits for the kernel's answer on the calling thread, so it belongs
+//! on a thread that may block. Adding what is there and removing what is not are no errors: these are states, not steps.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
+use thiserror::Error;
+
+use crate::netns::{Netns, NetnsError};
+
+/// The loopback interface has the same index in every namespace.
+const LOOPBACK: u32 = 1;
+
+/// What went wrong with the kernel's routing.
+#[derive(Debug, Error)]
+pub enum NetlinkError {
+    /// The namespace could not be entered.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// No netlink socket.
+    #[error("netlink socket: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused.
+    #[error("{operation}: {source}")]
+    Kernel {
+        /// What was asked.
+        operation: &'static str,
+        /// Its answer.
+        source: rtnetlink::Error,
+    },
+}
+
+/// A rule by mark, and a table whose only route delivers everything locally.
+#[derive(Clone, Copy, Debug)]
+pub struct MarkRoute {
+    /// Value of the mark.
+    pub mark: u32,
+    /// Bits of the mark that count.
+    pub mask: u32,
+    /// The table.
+    pub table: u32,
+    /// Preference of the rule.
+    pub priority: u32,
+}
+
+/// Source addresses that connections over a [`MarkRoute`] get; a family without one is made unreachable instead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sources {
+    /// For IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// Every address of the namespace's interfaces but loopback's.
+pub fn addresses(netns: &Netns) -> Result<Vec<IpAddr>, NetlinkError> {
+    with_handle(netns, async |handle| {
+        let mut found = Vec::new();
+        let mut messages = handle.address().get().execute();
+        while let Some(message) = messages.try_next().await.map_err(kernel("list addresses"))? {
+            if message.header.index == LOOPBACK {
+                continue;
+            }
+            // IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on point-to-point links.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(address) => Some(*address),
+                _ => None,
+            });
+            let address = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            });
+            found.extend(local.or(address));
+        }
+        Ok(found)
+    })
+}
+
+/// Brings the loopback interface up.
+pub fn loopback_up(netns: &Netns) -> Result<(), NetlinkError> {
+    with_handle(netns, async |handle| {
+        let mut links = handle.link().get().match_index(LOOPBACK).execute();
+        let link = links.try_next().await.map_err(kernel("look up lo"))?;
+        if link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up)) {
+            return Ok(());
+        }
+        let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+        handle.link().set(up).execute().await.map_err(kernel("bring lo up"))
+    })
+}
+
+/// Adds the rule and the route in both families.
+pub fn add_mark_route(netns: &Netns, route: MarkRoute, sources: Sources) -> Result<(), NetlinkError> {
+    with_handle(netns, async |handle| {
+        // The route first: a rule whose table is empty would let marked packets fall through to the main table.
+        for message in [route_v4(route, sources.v4), route_v6(route, sources.v6)] {
+            match handle.route().add(message).replace().execute().await {
+                Err(error) if !is_errno(&error, libc::EAFNOSUPPORT) => {
+                    return Err(kernel("add route to the agent")(error));
+                }
+                _ => {}
+            }
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut add = handle.rule().add();
+            *add.message_mut() = rule(route, family);
+            match add.execute().await {
+                Err(error) if !is_errno(&error, libc::EEXIST) && !is_errno(&error, libc::EAFNOSUPPORT) => {
+                    return Err(kernel("add rule for marked packets")(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Removes the rule and the route in both families.
+pub fn remove_mark_route(netns: &Netns, route: MarkRoute) -> Result<(), NetlinkError> {
+    with_handle(netns, async |handle| {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            ignore_absent(handle.rule().del(rule(route, family)).execute().await)
+                .map_err(kernel("remove rule for marked packets"))?;
+        }
+        for mut message in [route_v4(route, None), route_v6(route, None)] {
+            // Whichever kind it is: a deletion without a kind matches any.
+            message.header.kind = RouteType::Unspec;
+            message.header.scope = RouteScope::NoWhere;
+            ignore_absent(handle.route().del(message).execute().await)
+                .map_err(kernel("remove route to the agent"))?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether the rule is there in both families (the table's route cannot be lost without it being flushed by name).
+pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkError> {
+    with_handle(netns, async |handle| {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let mut rules = handle.rule().get(version).execute();
+            let mut found = false;
+            while let Some(rule) = rules.try_next().await.map_err(kernel("list rules"))? {
+                found |= is_ours(&rule, route);
+            }
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+fn is_ours(rule: &RuleMessage, route: MarkRoute) -> bool {
+    let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
+    has(RuleAttribute::FwMark(route.mark)) && has(RuleAttribute::Priority(route.priority))
+}
+
+fn rule(route: MarkRoute, family: AddressFamily) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = family;
+    message.header.action = RuleAction::ToTable;
+    message.attributes = vec![
+        RuleAttribute::Table(route.table),
+        RuleAttribute::Priority(route.priority),
+        RuleAttribute::FwMark(route.mark),
+        RuleAttribute::FwMask(route.mask),
+    ];
+    message
+}
+
+fn route_v4(route: MarkRoute, source: Option<Ipv4Addr>) -> RouteMessage {
+    let builder = RouteMessageBuilder::<Ipv4Addr>::new().table_id(route.table);
+    match source {
+        Some(source) => {
+            builder.kind(RouteType::Local).scope(RouteScope::Host).output_interface(LOOPBACK).pref_source(source).build()
+        }
+        None => builder.kind(RouteType::Unreachable).build(),
+    }
+}
+
+fn route_v6(route: MarkRoute, source: Option<Ipv6Addr>) -> RouteMessage {
+    let builder = RouteMessageBuilder::<Ipv6Addr>::new().table_id(route.table);
+    match source {
+        Some(source) => builder.kind(RouteType::Local).output_interface(LOOPBACK).pref_source(source).build(),
+        None => builder.kind(RouteType::Unreachable).output_interface(LOOPBACK).build(),
+    }
+}
+
+fn ignore_absent(done: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
+    match done {
+        Err(error)
+            if [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT].iter().any(|errno| is_errno(&error, *errno)) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn is_errno(error: &rtnetlink::Error, errno: i32) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -errno)
+}
+
+fn kernel(operation: &'static str) -> impl FnOnce(rtnetlink::Error) -> NetlinkError {
+    move |source| NetlinkError::Kernel { operation, source }
+}
+
+/// Opens a netlink socket in the namespace and drives it until `work` is done.
+fn with_handle<T>(
+    netns: &Netns,
+    work: impl AsyncFnOnce(Handle) -> Result<T, NetlinkError>,
+) -> Result<T, NetlinkError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        // The socket belongs to the namespace in which it is made; the thread need not stay there.
+        let (connection, handle, _) = netns.run(rtnetlink::new_connection)??;
+        let driver = tokio::spawn(connection);
+        let done = work(handle).await;
+        driver.abort();
+        done
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROUTE: MarkRoute = MarkRoute { mark: 0xc17, mask: 0xfff, table: 0xc17, priority: 32 };
+
+    fn scratch() -> Netns {
+        std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
+            Netns::current().unwrap()
+        })
+        .join()
+        .unwrap()
+    }
+
+    #[test]
+    fn a_mark_route_comes_and_goes_and_both_twice() {
+        let netns = scratch();
+        loopback_up(&netns).unwrap();
+        let sources = Sources { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST) };
+        assert!(!has_mark_rule(&netns, ROUTE).unwrap());
+        for _ in 0..2 {
+            add_mark_route(&netns, ROUTE, sources).unwrap();
+            assert!(has_mark_rule(&netns, ROUTE).unwrap());
+        }
+        for _ in 0..2 {
+            remove_mark_route(&netns, ROUTE).unwrap();
+            assert!(!has_mark_rule(&netns, ROUTE).unwrap());
+        }
+        // A family without a source is unreachable; that goes as well.
+        add_mark_route(&netns, ROUTE, Sources { v4: None, v6: None }).unwrap();
+        assert!(has_mark_rule(&netns, ROUTE).unwrap());
+        remove_mark_route(&netns, ROUTE).unwrap();
+        assert!(addresses(&netns).unwrap().is_empty());
+    }
+}

@@ -1,1 +1,16 @@
-//! To be written.
+//! The chained CNI plugin: what it reads, what it asks the agent, what it answers the container runtime.
+//!
+//! [`protocol`] is also what the agent speaks. The rest is the plugin: [`plugin::run`] is a function from environment
+//! and stdin to stdout and exit status, so that everything but the process itself can be tested.
+//!
+//! Invariant: a pod of which the agent has not said "captured" or "not in the mesh" does not start; a pod that is not
+//! Kubernetes' or is in an excluded namespace never waits for the agent. Stdout is the runtime's alone.
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod invocation;
+pub mod plugin;
+pub mod protocol;

@@ -20,6 +20,9 @@ pub mod snapshot;
 pub mod store;
 pub mod workload;
 
+#[cfg(test)]
+mod testing;
+
 pub use address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 pub use authorize::{Connection, DenyReason, Judgement, Verdict, authorize};
 pub use identity::Identity;

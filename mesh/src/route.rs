@@ -5,20 +5,31 @@
 //! broken: that is a [`Refusal`].
 
 mod authority;
+mod draw;
+mod endpoint;
+mod gateway;
 mod refusal;
+mod service;
 mod unresolved;
+mod waypoint;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use self::draw::Draw;
+use crate::HBONE_PORT;
 use crate::address::NetworkAddress;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
-use crate::workload::Workload;
+use crate::workload::{Protocol, Workload};
 
 pub use self::authority::{Authority, AuthorityError};
 pub use self::refusal::Refusal;
 pub use self::unresolved::Unresolved;
+pub(crate) use self::{endpoint::target_port, gateway::members};
 
 /// A connection that a captured pod opens.
 #[derive(Clone, Copy, Debug)]
@@ -100,12 +111,91 @@ pub enum HopKind {
 }
 
 /// Decides where a connection goes.
+///
+/// # Errors
+/// A [`Refusal`] where the destination is the mesh's to carry but cannot be, and where nobody may go.
 pub fn plan(snapshot: &Snapshot, flow: &Flow<'_>) -> Result<Route, Refusal> {
-    let destination = SocketAddr::new(flow.destination.ip().to_canonical(), flow.destination.port());
-    if destination.ip().is_loopback() {
-        return Err(Refusal::Loopback);
+    Planner::new(snapshot, flow).plan()
+}
+
+/// One decision in the making.
+struct Planner<'a> {
+    snapshot: &'a Snapshot,
+    flow: &'a Flow<'a>,
+    /// The original destination, canonical.
+    destination: SocketAddr,
+    draw: Draw,
+}
+
+impl<'a> Planner<'a> {
+    fn new(snapshot: &'a Snapshot, flow: &'a Flow<'a>) -> Self {
+        // Only a mapped address is changed: a link-local one keeps its scope.
+        let destination = match flow.destination.ip().to_canonical() {
+            IpAddr::V4(ip) => SocketAddr::from((ip, flow.destination.port())),
+            IpAddr::V6(_) => flow.destination,
+        };
+        Self { snapshot, flow, destination, draw: Draw::new(flow.pick) }
     }
-    let address = NetworkAddress::new(flow.network, destination.ip());
-    let _ = snapshot.service_by_vip(&address, &flow.source.namespace);
-    Ok(Route::Passthrough { destination })
+
+    fn plan(&mut self) -> Result<Route, Refusal> {
+        let destination = self.destination;
+        if destination.ip().is_loopback() {
+            return Err(Refusal::Loopback);
+        }
+        if destination.port() == HBONE_PORT {
+            return Err(Refusal::ReservedPort(HBONE_PORT));
+        }
+        let snapshot = self.snapshot;
+        let address = NetworkAddress::new(self.flow.network, destination.ip());
+        if let Some(service) = snapshot.service_by_vip(&address, &self.flow.source.namespace) {
+            return self.plan_service(service);
+        }
+        match snapshot.workload_by_address(&address) {
+            Some(workload) => self.plan_workload(workload),
+            None => Ok(Route::Passthrough { destination }),
+        }
+    }
+
+    /// The way to a workload that was addressed by its own IP.
+    fn plan_workload(&mut self, workload: &Arc<Workload>) -> Result<Route, Refusal> {
+        if let Some(waypoint) = &workload.waypoint
+            && !self.comes_from(waypoint)
+        {
+            return self.through_waypoint(waypoint, None);
+        }
+        Ok(self.to_workload(workload, self.destination, None))
+    }
+
+    /// The last leg to a workload, at an address and port of it.
+    fn to_workload(
+        &self,
+        workload: &Arc<Workload>,
+        destination: SocketAddr,
+        service: Option<&Arc<Service>>,
+    ) -> Route {
+        match workload.protocol {
+            Protocol::Tcp => {
+                Route::Direct { destination, workload: Arc::clone(workload), service: service.cloned() }
+            }
+            Protocol::Hbone => Route::Tunnel {
+                next_hop: SocketAddr::new(destination.ip(), HBONE_PORT),
+                authority: Authority::Address(destination),
+                accepted: accepted(workload, service),
+                workload: Arc::clone(workload),
+                service: service.cloned(),
+                kind: HopKind::Workload,
+            },
+        }
+    }
+}
+
+/// The identities that a workload may show: its own, and those of the service it stands for.
+fn accepted(workload: &Workload, service: Option<&Arc<Service>>) -> Vec<String> {
+    let mut identities = vec![workload.identity().to_string()];
+    for name in service.iter().flat_map(|service| &service.subject_alt_names) {
+        if !identities.iter().any(|known| **known == **name) {
+            identities.push(name.to_string());
+        }
+    }
+    identities
 }

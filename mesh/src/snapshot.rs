@@ -43,6 +43,7 @@ pub struct Snapshot {
     by_pod: HashMap<(Arc<str>, Arc<str>), Claims<Workload>>,
     services: HashMap<NamespacedHostname, Arc<Service>>,
     by_vip: HashMap<NetworkAddress, Claims<Service>>,
+    by_hostname: HashMap<Arc<str>, Claims<Service>>,
     cidr_vips: Arc<CidrVips>,
     endpoints: HashMap<NamespacedHostname, OrdMap<Arc<str>, Arc<Endpoint>>>,
     policies: HashMap<Arc<str>, Arc<Policy>>,
@@ -75,6 +76,11 @@ impl Snapshot {
     /// The service of this name.
     pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
         self.services.get(key)
+    }
+
+    /// Every service of this hostname, canonical ones first.
+    pub fn services_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_hostname.get(hostname).into_iter().flat_map(Claims::iter)
     }
 
     /// The service that a client of a namespace means by an address. An exact virtual address comes before a

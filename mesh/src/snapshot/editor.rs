@@ -74,6 +74,7 @@ impl SnapshotEditor {
         self.remove_service(&key);
         let service = Arc::new(service);
         let next = &mut self.next;
+        claim(&mut next.by_hostname, Arc::clone(&service.hostname), &service);
         for vip in &service.vips {
             claim(&mut next.by_vip, vip.clone(), &service);
         }
@@ -87,6 +88,7 @@ impl SnapshotEditor {
     pub fn remove_service(&mut self, key: &NamespacedHostname) -> bool {
         let next = &mut self.next;
         let Some(service) = next.services.remove(key) else { return false };
+        disclaim(&mut next.by_hostname, &service.hostname, &service);
         for vip in &service.vips {
             disclaim(&mut next.by_vip, vip, &service);
         }

@@ -81,5 +81,13 @@ fn path_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 }
 
 fn is_bpffs(path: &Path) -> bool {
-    nix::sys::statfs::statfs(path).is_ok_and(|fs| i64::from(fs.filesystem_type().0) == BPF_FS_MAGIC)
+    nix::sys::statfs::statfs(path).is_ok_and(|fs| fs.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// Removes one pin; one that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<(), BpffsError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(path_error("remove", path)(error)),
+        _ => Ok(()),
+    }
 }

@@ -180,9 +180,12 @@ fn rule(route: MarkRoute, family: AddressFamily) -> RuleMessage {
 fn route_v4(route: MarkRoute, source: Option<Ipv4Addr>) -> RouteMessage {
     let builder = RouteMessageBuilder::<Ipv4Addr>::new().table_id(route.table);
     match source {
-        Some(source) => {
-            builder.kind(RouteType::Local).scope(RouteScope::Host).output_interface(LOOPBACK).pref_source(source).build()
-        }
+        Some(source) => builder
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .output_interface(LOOPBACK)
+            .pref_source(source)
+            .build(),
         None => builder.kind(RouteType::Unreachable).build(),
     }
 }
@@ -198,7 +201,9 @@ fn route_v6(route: MarkRoute, source: Option<Ipv6Addr>) -> RouteMessage {
 fn ignore_absent(done: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match done {
         Err(error)
-            if [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT].iter().any(|errno| is_errno(&error, *errno)) =>
+            if [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT]
+                .iter()
+                .any(|errno| is_errno(&error, *errno)) =>
         {
             Ok(())
         }

@@ -74,7 +74,7 @@ impl Netns {
         let file = File::open(path).map_err(open)?;
         // Anything but nsfs (a plain file left behind by an unmounted `ip netns`) is told by name.
         let fs = nix::sys::statfs::fstatfs(&file).map_err(|e| open(e.into()))?;
-        if i64::from(fs.filesystem_type().0) != NSFS_MAGIC {
+        if fs.filesystem_type().0 != NSFS_MAGIC {
             return Err(NetnsError::NotANetns { what: path.display().to_string() });
         }
         Self::from_fd(file.into())

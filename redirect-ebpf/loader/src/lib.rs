@@ -1,1 +1,25 @@
-//! To be written.
+//! Loads, attaches, pins and verifies capture: the userspace half of the eBPF programs.
+//!
+//! Owns the node's programs on the root cgroup ([`NodeCapture`]) and, for each pod, its listeners, its program, its policy
+//! route and its row in the map of enrolled namespaces ([`Attachment`]). It does not know what happens to a captured
+//! connection.
+//!
+//! Invariant: a pod's row is the last thing to be added and the first to be removed, so that no connection is marked
+//! before everything it needs is in place. Everything is pinned: when the agent dies, marked connections find no listener
+//! and are refused, and nothing passes it by. What failed half-way is undone, unless an earlier agent's capture is there,
+//! which stays (refusing) until it can be replaced.
+
+pub mod attachment;
+mod error;
+pub mod listeners;
+pub mod node;
+mod object;
+pub mod pins;
+pub mod probe;
+pub mod sockets;
+
+pub use attachment::Attachment;
+pub use error::CaptureError;
+pub use listeners::Listeners;
+pub use node::NodeCapture;
+pub use sockets::PodSockets;

@@ -1,0 +1,92 @@
+//! The agent's listening sockets inside a pod's network namespace.
+//!
+//! `steer` picks them by slot, so they need no well-known port: each is bound to an ephemeral port of the loopback address,
+//! where it can disturb no application. They are transparent, for what they accept has somebody else's address as its
+//! own: the original destination.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+
+use abi::{Direction, Family, Listener};
+use linux::netns::Netns;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::CaptureError;
+
+/// Connections the kernel queues for the agent; the namespace's `somaxconn` may lower it.
+const BACKLOG: i32 = 4096;
+
+/// The listeners of one pod, one a direction and family.
+#[derive(Debug)]
+pub struct Listeners {
+    all: Vec<(Listener, TcpListener)>,
+}
+
+impl Listeners {
+    /// Makes them in `netns`. IPv6 ones are left out where the kernel has no IPv6.
+    pub(crate) fn open(netns: &Netns) -> Result<Self, CaptureError> {
+        let mut all = Vec::new();
+        for direction in [Direction::Outbound, Direction::Hbone, Direction::Plaintext] {
+            for family in [Family::V4, Family::V6] {
+                match netns.run(|| open(family))? {
+                    Ok(socket) => all.push((Listener { direction, family }, socket)),
+                    Err(error) if family == Family::V6 && is_unsupported(&error) => {}
+                    Err(source) => return Err(CaptureError::Socket { operation: "open a listener", source }),
+                }
+            }
+        }
+        Ok(Self { all })
+    }
+
+    /// All of them, with what each is for.
+    pub fn iter(&self) -> impl Iterator<Item = (Listener, &TcpListener)> {
+        self.all.iter().map(|(listener, socket)| (*listener, socket))
+    }
+
+    /// The first one of a direction.
+    pub(crate) fn first(&self, direction: Direction) -> Result<&TcpListener, CaptureError> {
+        self.all
+            .iter()
+            .find(|(listener, _)| listener.direction == direction)
+            .map(|(_, socket)| socket)
+            .ok_or(CaptureError::Missing("listener of the pod"))
+    }
+
+    /// Takes out those of a direction.
+    pub fn take(&mut self, direction: Direction) -> Vec<TcpListener> {
+        let (taken, rest) = self.all.drain(..).partition(|(listener, _)| listener.direction == direction);
+        self.all = rest;
+        let taken: Vec<(Listener, TcpListener)> = taken;
+        taken.into_iter().map(|(_, socket)| socket).collect()
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.raw_os_error() == Some(EAFNOSUPPORT)
+}
+
+fn open(family: Family) -> io::Result<TcpListener> {
+    let (domain, address) = match family {
+        Family::V4 => (Domain::IPV4, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        Family::V6 => (Domain::IPV6, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))),
+    };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    match family {
+        Family::V4 => socket.set_ip_transparent_v4(true)?,
+        Family::V6 => {
+            socket.set_only_v6(true)?;
+            // Also lets it bind ::1 in a namespace where IPv6 is switched off.
+            socket.set_ip_transparent_v6(true)?;
+        }
+    }
+    // An accepted connection holds the port that the client asked for. Without this, which it inherits, an application
+    // that starts later could not bind that port.
+    socket.set_reuse_address(true)?;
+    // Inherited as well, which saves a call for each connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}

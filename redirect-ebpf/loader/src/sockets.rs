@@ -1,0 +1,79 @@
+//! The agent's connecting sockets inside a pod's network namespace.
+//!
+//! Two kinds. Towards the network: exempt from capture, which a row in socket-local storage tells the connect programs;
+//! only a holder of that map can write it, so an application cannot pass itself off as the agent, nor can a process that
+//! got a dead agent's process id. Towards the application: bound to the client's address, so that the application sees
+//! who called, and marked, so that its replies come back to the agent.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+
+use abi::{CAPTURE_MARK, map};
+use aya::maps::{MapData, SkStorage};
+use linux::netns::Netns;
+use linux::sockopt;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::CaptureError;
+use crate::node::NodeCapture;
+
+/// Makes a pod's sockets; shared by all workers.
+#[derive(Debug)]
+pub struct PodSockets {
+    netns: Netns,
+    addresses: Vec<IpAddr>,
+    // Held for one bpf(2) call; aya asks for exclusive access to write a map.
+    exempt: Mutex<SkStorage<MapData, u32>>,
+}
+
+impl PodSockets {
+    pub(crate) fn new(
+        node: &NodeCapture,
+        netns: Netns,
+        addresses: Vec<IpAddr>,
+    ) -> Result<Self, CaptureError> {
+        let exempt = SkStorage::try_from(node.exempt()?).map_err(CaptureError::map(map::EXEMPT))?;
+        Ok(Self { netns, addresses, exempt: Mutex::new(exempt) })
+    }
+
+    /// A socket, not connected yet, for a connection from the pod to the network that is not captured again.
+    pub fn to_network(&self, destination: SocketAddr) -> io::Result<Socket> {
+        let socket = self.socket(destination)?;
+        self.exempt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(&socket, 1, 0)
+            .map_err(|error| io::Error::other(format!("exempt a socket from capture: {error}")))?;
+        Ok(socket)
+    }
+
+    /// A socket, not connected yet, whose connection to the pod's application comes from `client`.
+    ///
+    /// A client with one of the pod's own addresses (the pod calls itself through its service) is not spoofed.
+    pub fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
+        if self.addresses.contains(&client) {
+            return self.to_network(destination);
+        }
+        let socket = self.socket(destination)?;
+        match client {
+            IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+        }
+        socket.set_mark(CAPTURE_MARK)?;
+        // Else the route to the pod's own address wins, and the kernel takes the connection for one from outside.
+        socket.bind_device(Some(b"lo"))?;
+        sockopt::set_bind_address_no_port(&socket)?;
+        socket.bind(&SocketAddr::new(client, 0).into())?;
+        Ok(socket)
+    }
+
+    fn socket(&self, destination: SocketAddr) -> io::Result<Socket> {
+        self.netns
+            .run(|| {
+                let kind = Type::STREAM.nonblocking().cloexec();
+                Socket::new(Domain::for_address(destination), kind, Some(Protocol::TCP))
+            })
+            .map_err(io::Error::other)?
+    }
+}

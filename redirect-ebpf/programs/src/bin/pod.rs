@@ -1,0 +1,120 @@
+//! The program of a pod: attached to the pod's network namespace, asked for each new connection that is delivered there.
+//!
+//! It hands the connection to one of the agent's listeners or lets it through to the application. A slot without a
+//! listener (the agent is dead) drops: the peer gets a reset, and nothing reaches the network or the application past the
+//! agent. Minimum kernel: 5.17 (`ingress_ifindex` in sk_lookup).
+
+#![no_std]
+#![no_main]
+
+use abi::{Direction, Family, HBONE_PORT, LISTENERS, LOOPBACK_IFINDEX, Listener, MAX_ADDRESSES, PodAddress};
+use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
+use aya_ebpf::btf_maps::{HashMap, SockMap};
+use aya_ebpf::macros::{btf_map, sk_lookup};
+use aya_ebpf::programs::SkLookupContext;
+
+const AF_INET: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: usize = 1;
+
+#[btf_map(name = "LISTENERS")]
+static SOCKETS: SockMap<{ LISTENERS as usize }> = SockMap::new();
+
+#[btf_map]
+static ADDRESSES: HashMap<PodAddress, u32, { MAX_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
+
+/// What becomes of a new connection.
+enum Action {
+    /// The kernel goes on as if there were no program.
+    Pass,
+    /// To the agent.
+    Steer(Listener),
+}
+
+#[sk_lookup]
+pub fn steer(ctx: SkLookupContext) -> u32 {
+    // SAFETY: the kernel hands a valid bpf_sk_lookup to the program.
+    let lookup = unsafe { &*ctx.lookup };
+    match decide(lookup) {
+        Action::Pass => sk_action::SK_PASS,
+        Action::Steer(listener) => match SOCKETS.redirect_sk_lookup(&ctx, listener.index(), 0) {
+            Ok(()) => sk_action::SK_PASS,
+            Err(_) => sk_action::SK_DROP,
+        },
+    }
+}
+
+#[inline(always)]
+fn decide(lookup: &bpf_sk_lookup) -> Action {
+    if lookup.protocol != IPPROTO_TCP {
+        return Action::Pass;
+    }
+    let (family, local, remote) = addresses(lookup);
+    if local.is_loopback() {
+        return Action::Pass;
+    }
+    let to_pod = is_own(&local);
+    if lookup.ingress_ifindex == LOOPBACK_IFINDEX {
+        // Over lo to the pod's own address: the agent delivering to the application. Else the application's own
+        // connection, brought here by its mark.
+        return if to_pod {
+            Action::Pass
+        } else {
+            Action::Steer(Listener { direction: Direction::Outbound, family })
+        };
+    }
+    // The kernel names the interface that owns the address, not lo, when a pod connects to itself (fib_lookup, as seen
+    // from 4.x to 6.18), so the pod's own source tells.
+    if to_pod && is_own(&remote) {
+        return Action::Pass;
+    }
+    let direction =
+        if lookup.local_port == u32::from(HBONE_PORT) { Direction::Hbone } else { Direction::Plaintext };
+    Action::Steer(Listener { direction, family })
+}
+
+#[inline(always)]
+fn is_own(address: &PodAddress) -> bool {
+    ADDRESSES.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+fn addresses(lookup: &bpf_sk_lookup) -> (Family, PodAddress, PodAddress) {
+    // All fields are read before the family is looked at. Read in two branches, the compiler joins the loads into one
+    // through a computed pointer, which the verifier refuses for a context.
+    let local6 = [
+        word(&lookup.local_ip6[0]),
+        word(&lookup.local_ip6[1]),
+        word(&lookup.local_ip6[2]),
+        word(&lookup.local_ip6[3]),
+    ];
+    let remote6 = [
+        word(&lookup.remote_ip6[0]),
+        word(&lookup.remote_ip6[1]),
+        word(&lookup.remote_ip6[2]),
+        word(&lookup.remote_ip6[3]),
+    ];
+    let (local4, remote4) = (word(&lookup.local_ip4), word(&lookup.remote_ip4));
+    if lookup.family == AF_INET {
+        (Family::V4, PodAddress::from_v4(local4), PodAddress::from_v4(remote4))
+    } else {
+        (Family::V6, PodAddress::from_v6(local6), PodAddress::from_v6(remote6))
+    }
+}
+
+#[inline(always)]
+fn word(field: &u32) -> u32 {
+    // SAFETY: a reference is valid for reads; volatile keeps the load where it stands.
+    unsafe { core::ptr::read_volatile(field) }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,1 +1,156 @@
-//! To be written.
+//! The data path: captured connections in, mutual-TLS tunnels or plain connections out, and back.
+//!
+//! A [`Tunnel`] serves enrolled pods. For each it accepts from three kinds of listeners: what the pod's
+//! applications open ([`outbound`]), what arrives in tunnels ([`inbound`]) and what arrives in plaintext
+//! ([`plaintext`]). Where a connection goes and whether it may is asked of the `mesh` crate; sockets in the
+//! pod's netns come from [`PodSockets`], certificates from a [`CertificateProvider`].
+//!
+//! Invariant: nothing is carried in plaintext that the mesh wants in a tunnel. Every wait has a limit
+//! ([`Timeouts`]), and a failure is told to the application as a closed connection, to the peer as a status
+//! code, to the operator in the access log and to dashboards in the `istio_tcp_*` metrics.
+
+#![forbid(unsafe_code)]
+
+mod accept;
+mod config;
+mod connections;
+mod error;
+mod hbone;
+mod inbound;
+mod judgement;
+mod outbound;
+mod plaintext;
+mod pod;
+mod relay;
+mod scope;
+mod socket;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tls;
+mod worker;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use mesh::Store;
+use prometheus_client::registry::Registry;
+use tokio::sync::{Semaphore, watch};
+
+pub use config::{Config, Keepalive, PoolConfig, Timeouts};
+pub use connections::{ConnectionInfo, Direction};
+pub use hbone::{ConnectError, Http2Config};
+pub use pod::{Listeners, Pod, PodHandle, PodSockets};
+pub use relay::RelayError;
+pub use tls::{Certificate, CertificateError, CertificateProvider, HandshakeError};
+
+use connections::Connections;
+use hbone::client::Connector;
+use hbone::pool::Pool;
+use scope::{Captured, Scope, Shared};
+use telemetry::Metrics;
+use worker::Workers;
+
+/// The data path of a node. Dropping it ends every connection.
+pub struct Tunnel {
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+}
+
+impl Tunnel {
+    /// Starts the worker threads and registers the metrics.
+    ///
+    /// # Errors
+    /// When a thread or its runtime cannot be made.
+    pub fn new(
+        config: Config,
+        store: Arc<Store>,
+        certificates: Arc<dyn CertificateProvider>,
+        registry: &mut Registry,
+    ) -> io::Result<Self> {
+        let connections = Arc::new(Connections::default());
+        connections.judge_changes(&store)?;
+        let (publish, published) = watch::channel(());
+        store.subscribe(Box::new(move || publish.send_modify(|()| {})));
+        let shared = Arc::new(Shared {
+            handshakes: Semaphore::new(config.max_handshakes),
+            config,
+            store,
+            published,
+            certificates,
+            tls: Arc::default(),
+            metrics: Metrics::register(registry),
+            connections,
+        });
+        let workers = Workers::start(shared.config.workers, || {
+            let connector = Connector {
+                certificates: Arc::clone(&shared.certificates),
+                configs: Arc::clone(&shared.tls),
+                http2: shared.config.http2.clone(),
+                timeouts: shared.config.timeouts.clone(),
+                dialer: shared.dialer(),
+            };
+            Pool::new(connector, shared.config.pool.clone())
+        })?;
+        Ok(Self { shared, workers: Arc::new(workers) })
+    }
+
+    /// Serves a pod until the handle is dropped. Its accept loops run on one worker, which deals what comes
+    /// to all of them in turn.
+    pub fn start(&self, pod: Pod, listeners: Listeners) -> PodHandle {
+        let pod = Arc::new(pod);
+        let (handle, serving) = watch::channel(());
+        let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
+        let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
+        if let Some(home) = self.workers.next() {
+            for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
+                let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&pod));
+                let workers = Arc::downgrade(&self.workers);
+                let loop_ = accept::accept(listener, serving.clone(), move |stream, source| {
+                    let Some(workers) = workers.upgrade() else { return };
+                    let Some(worker) = workers.next() else { return };
+                    let pool = worker.pool.clone();
+                    let scope = Scope { shared: Arc::clone(&shared), pod: Arc::clone(&pod), pool };
+                    worker.runtime.spawn(kind.serve(scope, stream, source));
+                });
+                home.runtime.spawn(loop_);
+            }
+        }
+        PodHandle::new(handle)
+    }
+
+    /// The connections there are now, in no order.
+    pub fn connections(&self) -> Vec<ConnectionInfo> {
+        self.shared.connections.list()
+    }
+}
+
+/// What a listener's connections are.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Outbound,
+    Plaintext,
+    Hbone,
+}
+
+impl Kind {
+    fn serve(
+        self,
+        scope: Scope,
+        stream: std::net::TcpStream,
+        source: std::net::SocketAddr,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        async move {
+            let captured = match Captured::take(&scope, stream, source) {
+                Ok(captured) => captured,
+                Err(error) => return tracing::debug!(%source, %error, "captured connection is gone"),
+            };
+            match self {
+                Self::Outbound => Box::pin(outbound::serve(scope, captured)).await,
+                Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
+                Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
+            }
+        }
+    }
+}

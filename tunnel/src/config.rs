@@ -1,0 +1,108 @@
+//! What can be set about the data path, with the defaults peers have.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hbone::Http2Config;
+
+/// Settings of a [`crate::Tunnel`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Worker threads. Default: one for each CPU.
+    pub workers: NonZeroUsize,
+    /// The network this node is on. Default: the unnamed one.
+    pub network: Arc<str>,
+    /// Limits of waiting.
+    pub timeouts: Timeouts,
+    /// HTTP/2 settings of both ends.
+    pub http2: Http2Config,
+    /// Sharing of tunnels.
+    pub pool: PoolConfig,
+    /// TCP keepalive of every socket.
+    pub keepalive: Keepalive,
+    /// TLS handshakes of clients under way at once, on all workers together. Default 1024.
+    pub max_handshakes: usize,
+}
+
+/// How long each step of a connection may take.
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// A TCP connection being accepted. Default 10 s.
+    pub connect: Duration,
+    /// A certificate being issued while a connection waits for it. Default 10 s.
+    pub certificate: Duration,
+    /// A TLS handshake. Default 10 s.
+    pub tls_handshake: Duration,
+    /// The HTTP/2 preface. Default 10 s.
+    pub http2_handshake: Duration,
+    /// The answer to a CONNECT; it includes the peer's own dial. Default 20 s.
+    pub answer: Duration,
+    /// The control plane making the pod's own workload known. Default 5 s.
+    pub own_workload: Duration,
+    /// A policy that a workload lists becoming known. Default 2 s.
+    pub unknown_policy: Duration,
+    /// A hostname-only destination being resolved. Default 5 s.
+    pub resolve: Duration,
+}
+
+/// How tunnels are shared between connections.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// Streams on one connection at most; the peer may allow fewer. Default 100.
+    pub max_streams: usize,
+    /// When an unused connection is closed. Default 5 minutes.
+    pub idle_release: Duration,
+}
+
+/// TCP keepalive (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+#[derive(Debug, Clone, Copy)]
+pub struct Keepalive {
+    /// Idle time before the first probe. Default 180 s.
+    pub time: Duration,
+    /// Time between probes. Default 180 s.
+    pub interval: Duration,
+    /// Unanswered probes before the connection is dead. Default 9.
+    pub retries: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            network: Arc::from(""),
+            timeouts: Timeouts::default(),
+            http2: Http2Config::default(),
+            pool: PoolConfig::default(),
+            keepalive: Keepalive::default(),
+            max_handshakes: 1024,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            certificate: Duration::from_secs(10),
+            tls_handshake: Duration::from_secs(10),
+            http2_handshake: Duration::from_secs(10),
+            answer: Duration::from_secs(20),
+            own_workload: Duration::from_secs(5),
+            unknown_policy: Duration::from_secs(2),
+            resolve: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self { max_streams: 100, idle_release: Duration::from_secs(300) }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }
+    }
+}

@@ -1,0 +1,84 @@
+//! How a connection can end badly, and the one place that turns that into everything it is told as:
+//! the log's words, the metric's flag and the tunnel's status code.
+
+use http::StatusCode;
+use mesh::DenyReason;
+
+use crate::hbone::ConnectError;
+use crate::relay::RelayError;
+
+/// Why a connection was refused, failed or was cut.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    /// The next hop or the application was not reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It broke while bytes were moving.
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// Policy refuses it.
+    #[error("connection closed due to policy rejection: {0}")]
+    Denied(DenyReason),
+    /// Policy has come to refuse it.
+    #[error("connection closed due to policy change")]
+    PolicyChange,
+    /// The client that asked for it is gone, or its tunnel is.
+    #[error("tunnel lost: {0}")]
+    ClientGone(#[from] h2::Error),
+}
+
+/// The `response_flags` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Flag {
+    None,
+    Deny,
+    Connect,
+    TlsFailure,
+    Http2Handshake,
+    Identity,
+}
+
+impl Flag {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::Deny => "DENY",
+            Self::Connect => "CONNECT",
+            Self::TlsFailure => "TLS_FAILURE",
+            Self::Http2Handshake => "H2_HANDSHAKE_FAILURE",
+            Self::Identity => "IDENTITY_ERROR",
+        }
+    }
+}
+
+impl ConnectionError {
+    /// The flag the connection is counted under.
+    pub(crate) fn flag(&self) -> Flag {
+        match self {
+            Self::Denied(_) | Self::PolicyChange => Flag::Deny,
+            Self::Connect(ConnectError::Certificate(_)) => Flag::Identity,
+            Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
+            Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
+            Self::Connect(_) => Flag::Connect,
+            Self::Relay(_) | Self::ClientGone(_) => Flag::None,
+        }
+    }
+
+    /// Whether it never came to carry anything.
+    pub(crate) fn is_failure_to_establish(&self) -> bool {
+        matches!(self, Self::Denied(_) | Self::Connect(_))
+    }
+
+    /// Whether it is the application's or its client's own reset, faithfully passed on.
+    pub(crate) fn is_reset(&self) -> bool {
+        matches!(self, Self::Relay(error) if error.is_reset())
+    }
+
+    /// What the client of a tunnel is answered.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Denied(_) | Self::PolicyChange => StatusCode::UNAUTHORIZED,
+            Self::Connect(_) | Self::Relay(_) | Self::ClientGone(_) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}

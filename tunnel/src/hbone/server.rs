@@ -1,0 +1,126 @@
+//! The accepting end: an HTTP/2 connection over an established TLS one, and the CONNECT requests on it.
+//!
+//! Only well-formed CONNECT requests get out of here; anything else is answered with 400. Whoever takes a
+//! [`ConnectRequest`] answers it, with [`ConnectRequest::accept`] or [`ConnectRequest::refuse`]; dropping it
+//! resets the stream.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use h2::RecvStream;
+use h2::server::{Builder, Connection, SendResponse};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use mesh::Authority;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::baggage::Baggage;
+use super::forwarded::Forwarded;
+use super::{BAGGAGE, FORWARDED, HboneStream, Http2Config, TRACEPARENT, Traceparent, keepalive};
+use crate::relay::Buffer;
+
+/// Why serving a connection ended other than by the client's leaving.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("http2 error: {0}")]
+    Http2(#[from] h2::Error),
+    #[error("the client did not finish the http2 handshake within {0:?}")]
+    Handshake(Duration),
+    #[error("the client stopped answering")]
+    Lost,
+}
+
+/// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`.
+pub(crate) async fn serve<T>(
+    io: T,
+    config: &Http2Config,
+    handshake: Duration,
+    mut on_request: impl FnMut(ConnectRequest),
+) -> Result<(), ServeError>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let accepting = Builder::new()
+        .initial_window_size(config.stream_window)
+        .initial_connection_window_size(config.connection_window)
+        .max_frame_size(config.frame_size)
+        .max_header_list_size(config.server_header_list)
+        .max_concurrent_streams(config.max_streams)
+        .handshake::<_, Buffer>(io);
+    let mut connection: Connection<T, Buffer> =
+        timeout(handshake, accepting).await.map_err(|_| ServeError::Handshake(handshake))??;
+    let mut lost =
+        pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(accepted) => {
+                    let (request, respond) = accepted?;
+                    if let Some(request) = ConnectRequest::parse(request, respond) {
+                        on_request(request);
+                    }
+                }
+                None => return Ok(()),
+            },
+            () = &mut lost => return Err(ServeError::Lost),
+        }
+    }
+}
+
+/// A well-formed CONNECT request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct ConnectRequest {
+    /// What the client wants to be connected to.
+    pub(crate) authority: Authority,
+    /// What the client says about itself.
+    pub(crate) baggage: Baggage,
+    /// Whom the client speaks for.
+    pub(crate) forwarded: Forwarded,
+    /// The connection's trace, if the client sent one.
+    pub(crate) traceparent: Option<Traceparent>,
+    recv: RecvStream,
+    respond: SendResponse<Buffer>,
+}
+
+impl ConnectRequest {
+    fn parse(request: Request<RecvStream>, mut respond: SendResponse<Buffer>) -> Option<Self> {
+        let (head, recv) = request.into_parts();
+        let authority =
+            (head.method == Method::CONNECT).then(|| head.uri.authority()?.as_str().parse().ok()).flatten();
+        let Some(authority) = authority else {
+            answer(&mut respond, StatusCode::BAD_REQUEST);
+            return None;
+        };
+        let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        Some(Self {
+            authority,
+            baggage: header(BAGGAGE).map(Baggage::parse).unwrap_or_default(),
+            forwarded: header(FORWARDED).map(Forwarded::parse).unwrap_or_default(),
+            traceparent: header(TRACEPARENT).and_then(|text| text.parse().ok()),
+            recv,
+            respond,
+        })
+    }
+
+    /// Refuses the connection.
+    pub(crate) fn refuse(mut self, status: StatusCode) {
+        answer(&mut self.respond, status);
+    }
+
+    /// Answers 200; the application has accepted. `baggage` describes the workload that did.
+    pub(crate) fn accept(mut self, baggage: &str) -> Result<HboneStream, h2::Error> {
+        let mut response = Response::new(());
+        if let Ok(value) = HeaderValue::from_str(baggage) {
+            response.headers_mut().insert(BAGGAGE, value);
+        }
+        let send = self.respond.send_response(response, false)?;
+        Ok(HboneStream { send, recv: self.recv, _lease: None })
+    }
+}
+
+/// Sends an answer without a body. If the client is gone there is nobody to tell.
+fn answer(respond: &mut SendResponse<Buffer>, status: StatusCode) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let _ = respond.send_response(response, true);
+}

@@ -1,0 +1,209 @@
+//! Tunnels that arrive at a pod: TLS, then for each CONNECT the destination check, policy, the application.
+//!
+//! Invariant: the application is reached only after the client has proven its identity and policy has
+//! allowed it, and the client hears 200 only after the application has accepted. The address that policy
+//! and the application see is that of the tunnel itself, never one that a header claims.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use mesh::inbound::InboundRefusal;
+use mesh::{Identity, Snapshot, Workload};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::connections::{ConnectionInfo, Direction};
+use crate::error::ConnectionError;
+use crate::hbone::server::{self, ConnectRequest, ServeError};
+use crate::hbone::{ConnectError, baggage};
+use crate::judgement::judge;
+use crate::relay::{self, Far};
+use crate::scope::{Captured, Scope};
+use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
+use crate::tls::{HandshakeError, peer_identity};
+
+/// A tunnel whose client is proven.
+#[derive(Clone)]
+struct Arrival {
+    scope: Scope,
+    /// The tunnel's two ends.
+    source: SocketAddr,
+    connected: SocketAddr,
+    client: Identity,
+}
+
+/// Serves one tunnel until its client leaves it.
+pub(crate) async fn serve(scope: Scope, captured: Captured) {
+    let (source, connected) = (captured.source, captured.original_destination);
+    let (client, tls) = match handshake(&scope, captured).await {
+        Ok(proven) => proven,
+        Err(reason) => return failed(Reporter::Destination, source, connected, &reason),
+    };
+    let shared = Arc::clone(&scope.shared);
+    let arrival = Arrival { scope, source, connected, client };
+    let served =
+        server::serve(tls, &shared.config.http2, shared.config.timeouts.http2_handshake, |request| {
+            tokio::spawn(arrival.clone().connect(request));
+        });
+    match served.await {
+        Ok(()) => {}
+        // Peers close their sockets without the goodbyes of TLS and HTTP/2: that is how tunnels end.
+        Err(ServeError::Http2(error)) if error.is_io() => tracing::debug!(%source, %error, "tunnel closed"),
+        Err(error) => tracing::info!(%source, %error, "tunnel closed"),
+    }
+}
+
+/// Why a tunnel was not accepted.
+#[derive(Debug, thiserror::Error)]
+enum Unaccepted {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    UnknownSelf(#[from] mesh::Refusal),
+    #[error("too many tls handshakes at once")]
+    Busy,
+}
+
+impl From<HandshakeError> for Unaccepted {
+    fn from(error: HandshakeError) -> Self {
+        Self::Connect(error.into())
+    }
+}
+
+async fn handshake(
+    scope: &Scope,
+    captured: Captured,
+) -> Result<(Identity, TlsStream<tokio::net::TcpStream>), Unaccepted> {
+    let shared = &scope.shared;
+    let limits = &shared.config.timeouts;
+    let own = scope.own_workload().await?.identity();
+    let _place = timeout(limits.tls_handshake, shared.handshakes.acquire())
+        .await
+        .ok()
+        .and_then(Result::ok)
+        .ok_or(Unaccepted::Busy)?;
+    let certificate = timeout(limits.certificate, shared.certificates.certificate(&own))
+        .await
+        .map_err(|_| HandshakeError::Timeout(limits.certificate))?
+        .map_err(ConnectError::from)?;
+    let config = shared.tls.server(&own, &certificate)?;
+    let tls = timeout(limits.tls_handshake, TlsAcceptor::from(config).accept(captured.stream))
+        .await
+        .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?
+        .map_err(HandshakeError::from)?;
+    let client = peer_identity(tls.get_ref().1, own.trust_domain())?;
+    Ok((client, tls))
+}
+
+impl Arrival {
+    /// Serves one stream to its end.
+    async fn connect(self, request: ConnectRequest) {
+        let shared = &self.scope.shared;
+        let snapshot = shared.store.load();
+        let Ok(own) = self.scope.own_workload().await else {
+            return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let destination = mesh::inbound::destination(&snapshot, &own, self.connected, &request.authority);
+        let destination = match destination {
+            Ok(destination) => destination,
+            Err(refusal) => {
+                failed(Reporter::Destination, self.source, self.connected, &refusal);
+                return request.refuse(status(&refusal));
+            }
+        };
+        let entry = shared.connections.enter(ConnectionInfo {
+            workload: Arc::clone(&own.uid),
+            direction: Direction::Inbound,
+            source: self.source,
+            original_destination: None,
+            destination,
+            hbone: true,
+            identity: Some(self.client.clone()),
+        });
+        let details = self.details(&snapshot, &own, destination, &request);
+        drop(snapshot);
+        let record = Record::open(&shared.metrics, details);
+        let app = async {
+            judge(shared, &entry).await?;
+            let sockets = self.scope.pod.sockets.as_ref();
+            let dialled = shared.dialer().to_app(sockets, self.source.ip(), destination);
+            Ok::<_, ConnectionError>(dialled.await?)
+        };
+        let app = tokio::select! {
+            biased;
+            error = entry.cut() => Err(error),
+            app = app => app,
+        };
+        let result = match app {
+            Ok(app) => match request.accept(&baggage::of(&own)) {
+                Ok(stream) => relay::run(app, Far::Stream(stream), record.counters(), entry.cut()).await,
+                Err(error) => Err(error.into()),
+            },
+            Err(error) => {
+                request.refuse(error.status());
+                Err(error)
+            }
+        };
+        record.finish(result.as_ref().err());
+    }
+
+    fn details(
+        &self,
+        snapshot: &Snapshot,
+        own: &Workload,
+        destination: SocketAddr,
+        request: &ConnectRequest,
+    ) -> Details {
+        // An address alone is a hint: only if the proven identity agrees is it that workload.
+        let known = self
+            .scope
+            .shared
+            .workload_at(snapshot, self.source.ip())
+            .filter(|workload| workload.identity() == self.client);
+        let source = match known {
+            Some(workload) => Party::of(&workload, Some(self.client.clone())),
+            None => Party::claimed(&request.baggage, &self.client),
+        };
+        if let Some(trace) = &request.traceparent {
+            tracing::debug!(%trace, source = %self.source, client = ?request.forwarded.client, "tunnelled");
+        }
+        Details {
+            reporter: Reporter::Destination,
+            source_address: self.source,
+            source: Some(source),
+            destination_address: self.connected,
+            hbone_address: Some(destination.to_string()),
+            destination: Some(Party::of(own, Some(own.identity()))),
+            service: service_of(snapshot, own, destination.port(), request.forwarded.host.as_deref()),
+            mutual_tls: true,
+        }
+    }
+}
+
+/// The service a client of this workload most likely addressed: the one it names, else one with this port.
+pub(crate) fn service_of(
+    snapshot: &Snapshot,
+    own: &Workload,
+    port: u16,
+    named: Option<&str>,
+) -> Option<ServiceName> {
+    let by_name = || own.services.keys().find(|key| Some(&*key.hostname) == named);
+    let serves = |ports: &mesh::workload::PortMap| {
+        ports.iter().any(|(&service, &target)| port == if target == 0 { service } else { target })
+    };
+    let by_port = || own.services.iter().find(|(_, ports)| serves(ports)).map(|(key, _)| key);
+    let service = by_name().or_else(by_port)?;
+    snapshot.service(service).map(|service| ServiceName::from(&**service))
+}
+
+/// What a refused destination is answered with.
+fn status(refusal: &InboundRefusal) -> StatusCode {
+    match refusal {
+        InboundRefusal::Mismatch { .. } => StatusCode::BAD_REQUEST,
+        InboundRefusal::UnknownService { .. }
+        | InboundRefusal::UnknownPort { .. }
+        | InboundRefusal::ReservedPort(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}

@@ -1,0 +1,194 @@
+//! Connections that a pod opens: decide, dial, relay.
+//!
+//! Invariant: what the mesh knows leaves as the plan says or not at all; a refusal or a failed dial closes
+//! the pod's connection with RST, so that the application learns of it at once.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh::route::Unresolved;
+use mesh::{Authority, Flow, Route, Service, Workload};
+use tokio::time::timeout;
+
+use crate::connections::{ConnectionInfo, Direction};
+use crate::error::ConnectionError;
+use crate::hbone::client::{ConnectHead, PeerKey};
+use crate::hbone::forwarded::Forwarded;
+use crate::hbone::{ConnectError, Traceparent, baggage};
+use crate::relay::{self, Far};
+use crate::scope::{Captured, Scope};
+use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
+
+/// Where a connection goes, as far as this build can take it.
+struct Hop {
+    /// What is dialled.
+    address: SocketAddr,
+    workload: Option<Arc<Workload>>,
+    service: Option<Arc<Service>>,
+    tunnel: Option<Tunnelled>,
+}
+
+struct Tunnelled {
+    authority: Authority,
+    accepted: Arc<[String]>,
+}
+
+/// Why there is no hop to dial.
+#[derive(Debug, thiserror::Error)]
+enum Unroutable {
+    #[error(transparent)]
+    Refused(#[from] mesh::Refusal),
+    #[error("no healthy upstream: {0} has no address: {1}")]
+    Unresolved(Arc<str>, String),
+    #[error("the destination is on another network, by way of gateway {0}, which is not supported")]
+    OtherNetwork(SocketAddr),
+}
+
+/// Serves one captured connection to its end.
+pub(crate) async fn serve(scope: Scope, captured: Captured) {
+    let Captured { stream, source, original_destination } = captured;
+    let planned = match scope.own_workload().await {
+        Ok(own) => plan(&scope, &own, source, original_destination).await.map(|hop| (own, hop)),
+        Err(refusal) => Err((None, refusal.into())),
+    };
+    let (own, hop) = match planned {
+        Ok(planned) => planned,
+        Err((own, reason)) => {
+            failed(Reporter::Source, source, original_destination, &reason);
+            count_refusal(&scope, own.as_deref(), source, original_destination);
+            return relay::reset(stream);
+        }
+    };
+    let _entry = scope.shared.connections.enter(ConnectionInfo {
+        workload: Arc::clone(&own.uid),
+        direction: Direction::Outbound,
+        source,
+        original_destination: Some(original_destination),
+        destination: hop.address,
+        hbone: hop.tunnel.is_some(),
+        identity: None,
+    });
+    let record = Record::open(&scope.shared.metrics, details(&own, source, &hop));
+    let result = match dial(&scope, &own, source, &hop).await {
+        Ok(far) => relay::run(stream, far, record.counters(), pending::<ConnectionError>()).await,
+        Err(error) => {
+            relay::reset(stream);
+            Err(error.into())
+        }
+    };
+    record.finish(result.as_ref().err());
+}
+
+async fn plan(
+    scope: &Scope,
+    own: &Arc<Workload>,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Result<Hop, (Option<Arc<Workload>>, Unroutable)> {
+    let flow = Flow {
+        source: own,
+        source_address: source.ip(),
+        destination,
+        network: &scope.shared.config.network,
+        pick: rand::random(),
+    };
+    let route = mesh::plan(&scope.shared.store.load(), &flow).map_err(Unroutable::from);
+    let route = match route {
+        Ok(Route::Resolve(unresolved)) => resolve(scope, &unresolved, flow.pick).await,
+        other => other,
+    };
+    route.and_then(Hop::try_from).map_err(|reason| (Some(Arc::clone(own)), reason))
+}
+
+impl TryFrom<Route> for Hop {
+    type Error = Unroutable;
+
+    fn try_from(route: Route) -> Result<Self, Unroutable> {
+        match route {
+            Route::Passthrough { destination } => {
+                Ok(Self { address: destination, workload: None, service: None, tunnel: None })
+            }
+            Route::Direct { destination, workload, service } => {
+                Ok(Self { address: destination, workload: Some(workload), service, tunnel: None })
+            }
+            Route::Tunnel { next_hop, authority, accepted, workload, service, kind: _ } => Ok(Self {
+                address: next_hop,
+                workload: Some(workload),
+                service,
+                tunnel: Some(Tunnelled { authority, accepted: accepted.into() }),
+            }),
+            Route::DoubleTunnel { next_hop, .. } => Err(Unroutable::OtherNetwork(next_hop)),
+            Route::Resolve(unresolved) => {
+                Err(Unroutable::Unresolved(unresolved.hostname, "it resolved to a name again".into()))
+            }
+        }
+    }
+}
+
+/// Finds the address of a destination that has only a name, with the node's resolver.
+async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Route, Unroutable> {
+    let fault = |reason: String| Unroutable::Unresolved(Arc::clone(&unresolved.hostname), reason);
+    let lookup = tokio::net::lookup_host((&*unresolved.hostname, unresolved.port));
+    let addresses = timeout(scope.shared.config.timeouts.resolve, lookup)
+        .await
+        .map_err(|_| fault("the resolver took too long".into()))?
+        .map_err(|error| fault(error.to_string()))?;
+    let addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
+    let chosen = unresolved.choose(&addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
+    Ok(unresolved.at(chosen))
+}
+
+async fn dial(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> Result<Far, ConnectError> {
+    let sockets = &scope.pod.sockets;
+    let Some(tunnel) = &hop.tunnel else {
+        return Ok(Far::Tcp(scope.shared.dialer().to_network(sockets.as_ref(), hop.address).await?));
+    };
+    let to_itself = own.addresses.contains(&hop.address.ip());
+    let key = PeerKey {
+        source: own.identity(),
+        accepted: Arc::clone(&tunnel.accepted),
+        next_hop: scope.pod.self_address.filter(|_| to_itself).unwrap_or(hop.address),
+        source_address: source.ip(),
+    };
+    let head = ConnectHead {
+        authority: tunnel.authority.clone(),
+        baggage: baggage::of(own),
+        forwarded: Forwarded {
+            client: Some(source),
+            host: hop.service.as_ref().map(|service| service.hostname.to_string()),
+        },
+        traceparent: Traceparent::random(),
+    };
+    let (stream, _) = scope.pool.open(&key, sockets, &head).await?;
+    Ok(Far::Stream(stream))
+}
+
+fn details(own: &Workload, source: SocketAddr, hop: &Hop) -> Details {
+    let mutual_tls = hop.tunnel.is_some();
+    Details {
+        reporter: Reporter::Source,
+        source_address: source,
+        source: Some(Party::of(own, mutual_tls.then(|| own.identity()))),
+        destination_address: hop.address,
+        hbone_address: hop.tunnel.as_ref().map(|tunnel| tunnel.authority.to_string()),
+        destination: hop.workload.as_ref().map(|workload| Party::of(workload, Some(workload.identity()))),
+        service: hop.service.as_deref().map(ServiceName::from),
+        mutual_tls,
+    }
+}
+
+/// Counts what was refused before anything was dialled; the log has told of it already.
+fn count_refusal(scope: &Scope, own: Option<&Workload>, source: SocketAddr, destination: SocketAddr) {
+    let details = Details {
+        reporter: Reporter::Source,
+        source_address: source,
+        source: own.map(|own| Party::of(own, None)),
+        destination_address: destination,
+        hbone_address: None,
+        destination: None,
+        service: None,
+        mutual_tls: false,
+    };
+    scope.shared.metrics.count_refused(&details);
+}

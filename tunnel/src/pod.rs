@@ -1,0 +1,93 @@
+//! A pod as the data path sees it: who it is, its listeners, and how sockets are made in its netns.
+//!
+//! How connections get captured and what it takes to enter a netns is somebody else's; it reaches this crate
+//! through [`PodSockets`] and [`Listeners`] only.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use socket2::Socket;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// Makes sockets that live in a pod's netns.
+pub trait PodSockets: Send + Sync {
+    /// An unconnected, non-blocking TCP socket to dial `destination` with, exempt from capture.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the connection is refused with it.
+    fn to_network(&self, destination: SocketAddr) -> io::Result<Socket>;
+
+    /// The same for reaching the pod's own application, bound so that it sees `client` as its peer.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the connection is refused with it.
+    fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket>;
+
+    /// Where a captured connection was going. Transparent capture leaves that in the local address.
+    ///
+    /// # Errors
+    /// When the connection is gone already.
+    fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
+        accepted.local_addr()
+    }
+
+    /// The address to connect to in order to reach `destination`: itself, unless the pod's network has it
+    /// somewhere else.
+    fn locate(&self, destination: SocketAddr) -> SocketAddr {
+        destination
+    }
+}
+
+/// An enrolled pod.
+#[derive(Clone)]
+pub struct Pod {
+    /// The uid of its workload, `cluster//Pod/namespace/name`; or any other, if it is to be found by name.
+    pub uid: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// The service account it runs as.
+    pub service_account: Arc<str>,
+    /// Sockets in its netns.
+    pub sockets: Arc<dyn PodSockets>,
+    /// Where its own HBONE listener is reached from inside, for connections to itself through a VIP.
+    pub self_address: Option<SocketAddr>,
+}
+
+impl fmt::Debug for Pod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The listening sockets of a pod, non-blocking, at most one a family each.
+///
+/// The local address of what they accept is the connection's original destination.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// What the pod's applications open.
+    pub outbound: Vec<TcpListener>,
+    /// What arrives in plaintext.
+    pub plaintext: Vec<TcpListener>,
+    /// What arrives in tunnels.
+    pub hbone: Vec<TcpListener>,
+}
+
+/// A pod being served. Dropping it stops accepting; connections that are there go on.
+#[derive(Debug)]
+pub struct PodHandle {
+    _serving: watch::Sender<()>,
+}
+
+impl PodHandle {
+    pub(crate) fn new(serving: watch::Sender<()>) -> Self {
+        Self { _serving: serving }
+    }
+
+    /// Stops accepting and closes the listeners, as dropping does.
+    pub fn stop(self) {}
+}

@@ -1,0 +1,205 @@
+//! Moves bytes between an accepted connection and where it goes, both ways at once.
+//!
+//! Owns both ends until they have ended. Invariants: bytes arrive in order, unchanged, or not at all; a
+//! finished direction is passed on as such while the other goes on (half-close); a reset stays a reset:
+//! a TCP RST becomes RST_STREAM(CONNECT_ERROR) in the tunnel (RFC 9113 §8.5) and the other way round,
+//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer.
+
+mod buffer;
+mod counters;
+mod tcp;
+#[cfg(test)]
+mod tests;
+
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+
+use bytes::Buf;
+use h2::{Reason, RecvStream, SendStream};
+use tokio::net::TcpStream;
+
+pub(crate) use buffer::Buffer;
+pub(crate) use counters::{Counters, Meter};
+pub(crate) use tcp::reset;
+
+use crate::hbone::HboneStream;
+
+/// Why a relay ended before both directions were finished.
+#[derive(Debug, thiserror::Error)]
+pub enum RelayError {
+    /// A TCP end was reset or failed.
+    #[error("io error: {0}")]
+    Tcp(#[from] io::Error),
+    /// The peer reset its stream in the tunnel, as it does when its own TCP end was reset.
+    #[error("stream reset by the peer: {0}")]
+    StreamReset(Reason),
+    /// The connection that carries the stream is gone.
+    #[error("tunnel lost: {0}")]
+    TunnelLost(h2::Error),
+}
+
+impl RelayError {
+    /// Whether an end user's reset was passed on, which is no fault of the mesh.
+    pub(crate) fn is_reset(&self) -> bool {
+        match self {
+            Self::Tcp(error) => {
+                matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+            }
+            Self::StreamReset(_) => true,
+            Self::TunnelLost(_) => false,
+        }
+    }
+}
+
+/// The far end of a captured or delivered connection.
+#[derive(Debug)]
+pub(crate) enum Far {
+    /// A plain connection.
+    Tcp(TcpStream),
+    /// A stream in a tunnel.
+    Stream(HboneStream),
+}
+
+impl Far {
+    /// Ends it as a TCP reset would.
+    pub(crate) fn reset(self) {
+        match self {
+            Self::Tcp(stream) => tcp::reset(stream),
+            Self::Stream(mut stream) => stream.send.send_reset(Reason::CONNECT_ERROR),
+        }
+    }
+}
+
+/// Relays until both directions have ended, one end breaks, or `cut` completes with an error of its own.
+///
+/// `counters` counts what `near` sent and received. On anything but a clean end both ends are reset.
+pub(crate) async fn run<E: From<RelayError>>(
+    near: TcpStream,
+    mut far: Far,
+    counters: &Counters,
+    cut: impl Future<Output = E>,
+) -> Result<(), E> {
+    let result = tokio::select! {
+        biased;
+        error = cut => Err(error),
+        result = both_ways(&near, &mut far, counters) => result.map_err(E::from),
+    };
+    if result.is_err() {
+        tcp::reset(near);
+        far.reset();
+    }
+    result
+}
+
+async fn both_ways(near: &TcpStream, far: &mut Far, counters: &Counters) -> Result<(), RelayError> {
+    match far {
+        Far::Tcp(far) => {
+            let far = &*far;
+            join(
+                pin!(tcp_to_tcp(near, far, &counters.sent)),
+                pin!(tcp_to_tcp(far, near, &counters.received)),
+                pin!(async { tcp::broken(near).await.into() }),
+                pin!(async { tcp::broken(far).await.into() }),
+            )
+            .await
+        }
+        Far::Stream(stream) => {
+            join(
+                pin!(tcp_to_stream(near, &mut stream.send, &counters.sent)),
+                pin!(stream_to_tcp(&mut stream.recv, near, &counters.received)),
+                pin!(async { tcp::broken(near).await.into() }),
+                pin!(pending()),
+            )
+            .await
+        }
+    }
+}
+
+/// Drives both directions; when one has finished, `*_broken` says that its source died all the same.
+///
+/// The futures come pinned, so that they are not stored twice in every connection's task.
+async fn join(
+    mut forward: Pin<&mut impl Future<Output = Result<(), RelayError>>>,
+    mut backward: Pin<&mut impl Future<Output = Result<(), RelayError>>>,
+    mut forward_broken: Pin<&mut impl Future<Output = RelayError>>,
+    mut backward_broken: Pin<&mut impl Future<Output = RelayError>>,
+) -> Result<(), RelayError> {
+    let (mut forward_open, mut backward_open) = (true, true);
+    while forward_open || backward_open {
+        tokio::select! {
+            result = &mut forward, if forward_open => { result?; forward_open = false; }
+            result = &mut backward, if backward_open => { result?; backward_open = false; }
+            error = &mut forward_broken, if !forward_open => return Err(error),
+            error = &mut backward_broken, if !backward_open => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn tcp_to_tcp(from: &TcpStream, to: &TcpStream, meter: &Meter) -> Result<(), RelayError> {
+    while let Some(buffer) = tcp::read(from).await? {
+        meter.add(buffer.remaining());
+        tcp::write(to, buffer).await?;
+    }
+    Ok(tcp::finish(to)?)
+}
+
+async fn tcp_to_stream(
+    from: &TcpStream,
+    to: &mut SendStream<Buffer>,
+    meter: &Meter,
+) -> Result<(), RelayError> {
+    loop {
+        let buffer = tokio::select! {
+            read = tcp::read(from) => read?,
+            reason = poll_fn(|cx| to.poll_reset(cx)) => return ended(reason),
+        };
+        let Some(buffer) = buffer else {
+            return to.send_data(Buffer::default(), true).map_err(RelayError::TunnelLost);
+        };
+        meter.add(buffer.remaining());
+        to.reserve_capacity(buffer.remaining());
+        while to.capacity() == 0 {
+            match poll_fn(|cx| to.poll_capacity(cx)).await {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return ended(Err(error)),
+                None => return ended(poll_fn(|cx| to.poll_reset(cx)).await),
+            }
+        }
+        // With any capacity the whole buffer may go: the excess waits inside h2, one buffer a stream.
+        if let Err(error) = to.send_data(buffer, false) {
+            return ended(Err(error));
+        }
+    }
+}
+
+async fn stream_to_tcp(from: &mut RecvStream, to: &TcpStream, meter: &Meter) -> Result<(), RelayError> {
+    while let Some(data) = from.data().await {
+        let data = match data {
+            Ok(data) => data,
+            Err(error) => {
+                ended(Err(error))?;
+                break;
+            }
+        };
+        let length = data.len();
+        meter.add(length);
+        tcp::write(to, data).await?;
+        from.flow_control().release_capacity(length).map_err(RelayError::TunnelLost)?;
+    }
+    Ok(tcp::finish(to)?)
+}
+
+/// Tells the peer's "I am done with this stream" from a reset, and both from a lost tunnel.
+fn ended(end: Result<Reason, h2::Error>) -> Result<(), RelayError> {
+    let reason = match end {
+        Ok(reason) => reason,
+        Err(error) if error.is_reset() => error.reason().unwrap_or(Reason::INTERNAL_ERROR),
+        Err(error) => return Err(RelayError::TunnelLost(error)),
+    };
+    match reason {
+        Reason::NO_ERROR | Reason::CANCEL => Ok(()),
+        reason => Err(RelayError::StreamReset(reason)),
+    }
+}

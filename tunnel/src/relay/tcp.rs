@@ -1,0 +1,69 @@
+//! Reading, writing and ending a plain TCP socket, without holding a buffer while nothing comes.
+
+use std::io::{self, ErrorKind};
+use std::net::Shutdown;
+use std::time::Duration;
+
+use bytes::Buf;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::Buffer;
+
+/// The next bytes; `None` when the peer has finished sending.
+pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
+    loop {
+        stream.readable().await?;
+        match Buffer::fill(|into| stream.try_read(into)) {
+            Ok(buffer) if buffer.is_empty() => return Ok(None),
+            Ok(buffer) => return Ok(Some(buffer)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Writes all of `bytes`, waiting for room as often as needed.
+pub(super) async fn write(stream: &TcpStream, mut bytes: impl Buf) -> io::Result<()> {
+    while bytes.has_remaining() {
+        match stream.try_write(bytes.chunk()) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => bytes.advance(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Says that nothing more will be sent. A peer that is gone already needs no telling.
+pub(super) fn finish(stream: &TcpStream) -> io::Result<()> {
+    match SockRef::from(stream).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
+        other => other,
+    }
+}
+
+/// Waits until the connection is reset; for when nothing is left to read from it.
+pub(super) async fn broken(stream: &TcpStream) -> io::Error {
+    loop {
+        if let Err(error) = stream.ready(Interest::ERROR).await {
+            return error;
+        }
+        let pending = stream.try_io(Interest::ERROR, || {
+            SockRef::from(stream).take_error()?.ok_or_else(|| ErrorKind::WouldBlock.into())
+        });
+        match pending {
+            Ok(error) => return error,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+/// Closes with a RST: whatever is unsent is thrown away, and the peer knows that it was cut.
+pub(crate) fn reset(stream: TcpStream) {
+    // Without the option the close is still a close; there is nobody to tell of a failure here.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}

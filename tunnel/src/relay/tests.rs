@@ -1,0 +1,52 @@
+//! Relaying between plain sockets; tunnels are tested end to end.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::*;
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+#[tokio::test]
+async fn counts_each_direction_and_ends_when_both_have() {
+    let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
+    let relay = tokio::spawn(async move {
+        let counters = Counters::default();
+        let end = run::<RelayError>(near, Far::Tcp(far), &counters, pending()).await;
+        (end, counters.sent.bytes(), counters.received.bytes())
+    });
+    app.write_all(b"12345").await.unwrap();
+    app.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"12345");
+    server.write_all(b"123").await.unwrap();
+    drop(server);
+    got.clear();
+    app.read_to_end(&mut got).await.unwrap();
+    let (end, sent, received) = relay.await.unwrap();
+    end.unwrap();
+    assert_eq!((sent, received), (5, 3));
+}
+
+#[tokio::test]
+async fn a_cut_resets_both_ends() {
+    let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
+    let cut = std::future::ready(RelayError::StreamReset(Reason::CONNECT_ERROR));
+    run(near, Far::Tcp(far), &Counters::default(), cut).await.unwrap_err();
+    assert_eq!(app.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_idle_relay_holds_no_buffer_and_is_small() {
+    let counters = Counters::default();
+    let ((_app, near), (far, _server)) = (pair().await, pair().await);
+    let relay = run::<RelayError>(near, Far::Tcp(far), &counters, pending());
+    assert!(size_of_val(&relay) < 2048, "{}", size_of_val(&relay));
+}

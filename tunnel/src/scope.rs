@@ -1,0 +1,125 @@
+//! What serving one pod's connections on one worker needs, in one place.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::{NetworkAddress, Refusal, Snapshot, Store, Workload};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use crate::config::Config;
+use crate::connections::Connections;
+use crate::hbone::pool::Pool;
+use crate::pod::Pod;
+use crate::socket::{self, Dialer};
+use crate::telemetry::Metrics;
+use crate::tls::{CertificateProvider, Configs};
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<Store>,
+    /// Changes with every publish of the store.
+    pub(crate) published: watch::Receiver<()>,
+    pub(crate) certificates: Arc<dyn CertificateProvider>,
+    pub(crate) tls: Arc<Configs>,
+    pub(crate) metrics: Metrics,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) handshakes: Semaphore,
+}
+
+/// One pod on one worker.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) pool: Pool,
+}
+
+/// An accepted connection and where it was going.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    pub(crate) stream: TcpStream,
+    pub(crate) source: SocketAddr,
+    pub(crate) original_destination: SocketAddr,
+}
+
+impl Captured {
+    /// Takes an accepted socket over on the worker that will serve it.
+    pub(crate) fn take(
+        scope: &Scope,
+        stream: std::net::TcpStream,
+        source: SocketAddr,
+    ) -> std::io::Result<Self> {
+        let stream = TcpStream::from_std(stream)?;
+        socket::tune(&stream, scope.shared.config.keepalive);
+        let original_destination = canonical(scope.pod.sockets.original_destination(&stream)?);
+        Ok(Self { stream, source: canonical(source), original_destination })
+    }
+}
+
+/// A dual-stack socket shows IPv4 peers as mapped addresses; the mesh knows them as what they are.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl Shared {
+    /// How sockets are connected.
+    pub(crate) fn dialer(&self) -> Dialer {
+        Dialer { limit: self.config.timeouts.connect, keepalive: self.config.keepalive }
+    }
+
+    /// The workload with this address on our network.
+    pub(crate) fn workload_at(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
+        let address = NetworkAddress::new(Arc::clone(&self.config.network), address);
+        snapshot.workload_by_address(&address).cloned()
+    }
+
+    /// Asks `question` of the current snapshot, and of each that follows, until it has an answer or `limit`
+    /// has passed.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        limit: Duration,
+        mut question: impl FnMut(&Snapshot) -> Option<T>,
+    ) -> Option<T> {
+        let mut published = self.published.clone();
+        timeout(limit, async {
+            loop {
+                published.mark_unchanged();
+                if let Some(answer) = question(&self.store.load()) {
+                    return Some(answer);
+                }
+                // The sender lives in a subscription of the store: gone means that nothing will follow.
+                published.changed().await.ok()?;
+            }
+        })
+        .await
+        .ok()
+        .flatten()
+    }
+}
+
+impl Scope {
+    /// The pod's own workload, waited for while the control plane does not know it yet.
+    pub(crate) async fn own_workload(&self) -> Result<Arc<Workload>, Refusal> {
+        let limit = self.shared.config.timeouts.own_workload;
+        self.shared.wait_for(limit, |snapshot| own_workload(snapshot, &self.pod)).await.ok_or_else(|| {
+            Refusal::UnknownSource {
+                namespace: self.pod.namespace.to_string(),
+                name: self.pod.name.to_string(),
+            }
+        })
+    }
+}
+
+/// A pod's workload, by uid or by name. One of another service account is not it: a name may be reused
+/// faster than the control plane hears of it.
+fn own_workload(snapshot: &Snapshot, pod: &Pod) -> Option<Arc<Workload>> {
+    snapshot
+        .workload(&pod.uid)
+        .or_else(|| snapshot.workload_of_pod(&pod.namespace, &pod.name))
+        .filter(|workload| workload.service_account == pod.service_account)
+        .cloned()
+}

@@ -1,0 +1,67 @@
+//! Options every TCP socket of the data path gets, and connecting with a limit.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::config::Keepalive;
+use crate::hbone::ConnectError;
+use crate::pod::PodSockets;
+
+/// Turns Nagle off and keepalive on. A socket that refuses (it may be reset already) is as good without.
+pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(keepalive.time)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.retries);
+    let options = [socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
+    for error in options.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "socket option refused");
+    }
+}
+
+/// How sockets are connected: within which limit, and tuned how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dialer {
+    pub(crate) limit: Duration,
+    pub(crate) keepalive: Keepalive,
+}
+
+impl Dialer {
+    /// Connects from inside the pod to somewhere on the network.
+    pub(crate) async fn to_network(
+        self,
+        sockets: &dyn PodSockets,
+        destination: SocketAddr,
+    ) -> Result<TcpStream, ConnectError> {
+        self.connect(sockets.to_network(destination)?, sockets.locate(destination)).await
+    }
+
+    /// Connects to the pod's own application in the name of `client`.
+    pub(crate) async fn to_app(
+        self,
+        sockets: &dyn PodSockets,
+        client: IpAddr,
+        destination: SocketAddr,
+    ) -> Result<TcpStream, ConnectError> {
+        // A pod that reaches itself needs no borrowed address, and could not borrow its own.
+        let socket = if client == destination.ip() {
+            sockets.to_network(destination)?
+        } else {
+            sockets.to_app(client, destination)?
+        };
+        self.connect(socket, sockets.locate(destination)).await
+    }
+
+    async fn connect(self, socket: Socket, destination: SocketAddr) -> Result<TcpStream, ConnectError> {
+        let connecting = TcpSocket::from_std_stream(socket.into()).connect(destination);
+        let stream =
+            timeout(self.limit, connecting).await.map_err(|_| ConnectError::Timeout(self.limit))??;
+        tune(&stream, self.keepalive);
+        Ok(stream)
+    }
+}

@@ -1,0 +1,151 @@
+//! The log's fields and the metrics' labels, against lines that the peer wrote.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
+
+use mesh::Workload;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use super::*;
+use crate::error::ConnectionError;
+
+/// Writes events as the plain log does: strings quoted, the rest as it is.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+#[derive(Default)]
+struct Line(String, String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        match field.name() {
+            "message" => self.0 = format!("{value:?}"),
+            "duration" => {}
+            name => self.1 += &format!(" {name}={value:?}"),
+        }
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Lines {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        let meta = event.metadata();
+        let level = meta.level().to_string().to_lowercase();
+        self.0.lock().unwrap().push(format!("{level}\t{}\t{}\t{}", meta.target(), line.0, line.1.trim()));
+    }
+}
+
+fn workload(name: &str) -> Workload {
+    Workload {
+        name: name.into(),
+        namespace: "default".into(),
+        service_account: format!("sa-{name}").into(),
+        workload_name: name.into(),
+        canonical_name: name.into(),
+        canonical_revision: "v1".into(),
+        locality: mesh::workload::Locality { region: "r1".into(), zone: "z1".into(), ..Default::default() },
+        ..Workload::default()
+    }
+}
+
+fn party(name: &str, proven: bool) -> Party {
+    let workload = workload(name);
+    Party::of(&workload, proven.then(|| workload.identity()))
+}
+
+fn tunnelled() -> Details {
+    Details {
+        reporter: Reporter::Destination,
+        source_address: "10.98.1.11:16328".parse().unwrap(),
+        source: Some(party("a1", true)),
+        destination_address: "10.98.2.11:15008".parse().unwrap(),
+        hbone_address: Some("10.98.2.11:7009".into()),
+        destination: Some(party("b1", true)),
+        service: None,
+        mutual_tls: true,
+    }
+}
+
+fn logged(act: impl FnOnce()) -> Vec<String> {
+    let lines = Lines::default();
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(lines.clone()), act);
+    lines.0.lock().unwrap().clone()
+}
+
+#[test]
+fn a_denied_tunnel_is_logged_in_the_peers_words() {
+    let lines = logged(|| {
+        let record = Record::open(&Metrics::default(), tunnelled());
+        record.finish(Some(&ConnectionError::Denied(mesh::DenyReason::NotAllowed)));
+    });
+    assert_eq!(
+        lines[1],
+        "error\taccess\tconnection complete\tsrc.addr=10.98.1.11:16328 src.workload=\"a1\" \
+         src.namespace=\"default\" src.identity=\"spiffe://cluster.local/ns/default/sa/sa-a1\" \
+         src.cluster=\"Kubernetes\" dst.addr=10.98.2.11:15008 dst.hbone_addr=10.98.2.11:7009 \
+         dst.workload=\"b1\" dst.namespace=\"default\" \
+         dst.identity=\"spiffe://cluster.local/ns/default/sa/sa-b1\" dst.cluster=\"Kubernetes\" \
+         direction=\"inbound\" bytes_sent=0 bytes_recv=0 \
+         error=\"connection closed due to policy rejection: allow policies exist, but none allowed\""
+    );
+    assert!(lines[0].starts_with("debug\taccess\tconnection opened\tsrc.addr="), "{}", lines[0]);
+}
+
+#[test]
+fn a_plain_connection_has_no_identities_in_the_log_but_one_in_the_metrics() {
+    let details = Details {
+        source: Some(party("a0", false)),
+        hbone_address: None,
+        destination_address: "10.98.2.11:7000".parse().unwrap(),
+        mutual_tls: false,
+        ..tunnelled()
+    };
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let lines = logged(|| Record::open(&metrics, details).finish(None));
+    assert!(lines[1].starts_with("info\taccess\tconnection complete\t"), "{}", lines[1]);
+    assert!(!lines[1].contains("identity") && !lines[1].contains("error="), "{}", lines[1]);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let expected = "istio_tcp_connections_opened_total{reporter=\"destination\",source_workload=\"a0\",\
+        source_canonical_service=\"a0\",source_canonical_revision=\"v1\",\
+        source_workload_namespace=\"default\",source_principal=\"unknown\",source_app=\"a0\",\
+        source_version=\"v1\",source_cluster=\"Kubernetes\",destination_service=\"unknown\",\
+        destination_service_namespace=\"unknown\",destination_service_name=\"unknown\",\
+        destination_workload=\"b1\",destination_canonical_service=\"b1\",\
+        destination_canonical_revision=\"v1\",destination_workload_namespace=\"default\",\
+        destination_principal=\"spiffe://cluster.local/ns/default/sa/sa-b1\",destination_app=\"b1\",\
+        destination_version=\"v1\",destination_cluster=\"Kubernetes\",request_protocol=\"tcp\",\
+        response_flags=\"-\",connection_security_policy=\"unknown\",source_region=\"r1\",\
+        source_zone=\"z1\",destination_region=\"r1\",destination_zone=\"z1\"} 1";
+    assert!(text.lines().any(|line| line == expected), "{text}");
+}
+
+#[test]
+fn a_connection_that_got_nowhere_is_a_warning() {
+    let lines = logged(|| {
+        let source = "10.98.1.11:1".parse().unwrap();
+        let destination = "10.96.0.1:443".parse().unwrap();
+        failed(Reporter::Source, source, destination, &"no healthy upstream: 10.96.0.1:443");
+    });
+    assert_eq!(
+        lines,
+        ["warn\taccess\tconnection failed\tsrc.addr=10.98.1.11:1 dst.addr=10.96.0.1:443 \
+          direction=\"outbound\" error=\"no healthy upstream: 10.96.0.1:443\""]
+    );
+}
+
+#[test]
+fn a_dropped_record_still_closes_the_books() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    drop(Record::open(&metrics, tunnelled()));
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    assert!(text.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0"), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("istio_tcp_connections_closed_total{") && l.ends_with(" 1")));
+}

@@ -1,0 +1,86 @@
+//! Policy, for connections that come and for those that are there.
+
+use std::sync::Arc;
+
+use mesh::policy::Action;
+use mesh::{Policy, policy::Scope};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+use super::resets::expect_reset;
+use super::world::{SERVER, World, policy, soon, workload};
+
+#[tokio::test]
+async fn a_denied_connection_is_reset_and_counted_on_both_nodes() {
+    let mut world = World::new();
+    world.add_policy(policy(Action::Deny, 80));
+    let _app = world.app(80).await;
+    let mut client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
+    expect_reset(&mut client).await;
+    for (node, flag) in [(&world.client, "CONNECT"), (&world.server, "DENY")] {
+        let flag = format!("response_flags=\"{flag}\"");
+        node.metric(&["connections_failed_total", &flag, "} 1"]).await;
+        node.metric(&["connections_closed_total", &flag, "} 1"]).await;
+        node.metric(&["connections_opened_total", "response_flags=\"-\"", "} 1"]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_live_tunnelled_connection_is_cut_when_policy_comes_to_deny_it() {
+    let mut world = World::new();
+    let (mut client, mut app) = world.connected(80).await;
+    world.add_policy(policy(Action::Deny, 80));
+    expect_reset(&mut client).await;
+    expect_reset(&mut app).await;
+    world.server.metric(&["connections_closed_total", "response_flags=\"DENY\"", "} 1"]).await;
+}
+
+#[tokio::test]
+async fn a_live_plain_connection_is_cut_too_and_others_are_left_alone() {
+    let mut world = World::new();
+    let app = world.app(80).await;
+    let mut client = TcpStream::connect(world.plain_way_to(80)).await.unwrap();
+    let (mut accepted, _) = soon(app.accept()).await.unwrap();
+    world.add_policy(policy(Action::Deny, 443));
+    accepted.writable().await.unwrap();
+    accepted.try_write(b"x").unwrap();
+    soon(client.read_exact(&mut [0])).await.unwrap();
+    world.add_policy(policy(Action::Allow, 443));
+    expect_reset(&mut client).await;
+    expect_reset(&mut accepted).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_named_but_not_there_yet_is_waited_for() {
+    let mut world = World::with(|_, server| server.authorization_policies = vec!["default/guard".into()]);
+    let app = world.app(80).await;
+    let _client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
+    let store = Arc::clone(&world.store);
+    let arriving = async {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        store.update(|snapshot| {
+            let mut editor = snapshot.edit();
+            editor.insert_policy(Policy { scope: Scope::WorkloadSelector, ..policy(Action::Allow, 80) });
+            Some(editor.finish())
+        });
+    };
+    let (accepted, ()) = tokio::join!(soon(app.accept()), arriving);
+    accepted.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_that_stays_unknown_refuses_new_connections_and_cuts_no_old_ones() {
+    let mut world = World::new();
+    let (mut old, mut app) = world.connected(80).await;
+    world.store.update(|snapshot| {
+        let mut editor = snapshot.edit();
+        let mut server = workload("server", SERVER);
+        server.authorization_policies = vec!["default/nowhere".into()];
+        editor.insert_workload(server);
+        Some(editor.finish())
+    });
+    let mut new = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
+    expect_reset(&mut new).await;
+    tokio::io::AsyncWriteExt::write_all(&mut app, b"x").await.unwrap();
+    soon(old.read_exact(&mut [0])).await.unwrap();
+}

@@ -1,0 +1,246 @@
+//! Two nodes in one process. Pods have addresses of a cluster; a table says where on loopback they are.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mesh::policy::{Action, Clause, Match, Rule, Scope};
+use mesh::workload::Protocol;
+use mesh::{Identity, Policy, Store, Workload};
+use prometheus_client::registry::Registry;
+use socket2::{Domain, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::tls::tests::Ca;
+use crate::{
+    Certificate, CertificateError, CertificateProvider, Config, Listeners, Pod, PodHandle, PodSockets, Tunnel,
+};
+
+pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// Where cluster addresses are on loopback, and what loopback listeners stand for.
+#[derive(Clone, Default)]
+pub(super) struct Places {
+    located: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    captured: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+}
+
+impl Places {
+    /// A loopback listener for what is captured on its way to `original`.
+    fn capture(&self, original: SocketAddr) -> std::net::TcpListener {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        self.captured.lock().unwrap().insert(listener.local_addr().unwrap(), original);
+        listener
+    }
+
+    /// Says where on loopback a cluster address is.
+    pub(super) fn place(&self, cluster: SocketAddr, loopback: SocketAddr) {
+        self.located.lock().unwrap().insert(cluster, loopback);
+    }
+
+    pub(super) fn at(&self, cluster: SocketAddr) -> SocketAddr {
+        self.located.lock().unwrap().get(&cluster).copied().unwrap_or(cluster)
+    }
+}
+
+impl PodSockets for Places {
+    fn to_network(&self, _: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn to_app(&self, _: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
+        self.to_network(destination)
+    }
+
+    fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
+        let local = accepted.local_addr()?;
+        Ok(self.captured.lock().unwrap().get(&local).copied().unwrap_or(local))
+    }
+
+    fn locate(&self, destination: SocketAddr) -> SocketAddr {
+        self.at(destination)
+    }
+}
+
+/// Signs whatever is asked for, and remembers it.
+struct Issuer {
+    ca: Ca,
+    issued: Mutex<HashMap<Identity, Arc<Certificate>>>,
+}
+
+impl CertificateProvider for Issuer {
+    fn certificate<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<Arc<Certificate>, CertificateError>> {
+        let mut issued = self.issued.lock().unwrap();
+        let certificate = issued.entry(identity.clone()).or_insert_with(|| self.ca.issue(identity));
+        std::future::ready(Ok(Arc::clone(certificate))).boxed()
+    }
+}
+
+pub(super) struct Node {
+    pub(super) tunnel: Tunnel,
+    pub(super) registry: Registry,
+}
+
+/// A client pod on one node, a server pod on the other.
+pub(super) struct World {
+    pub(super) store: Arc<Store>,
+    pub(super) places: Places,
+    pub(super) certificates: Arc<dyn CertificateProvider>,
+    pub(super) client: Node,
+    pub(super) server: Node,
+    _pods: Vec<PodHandle>,
+}
+
+pub(super) fn workload(name: &str, address: Ipv4Addr) -> Workload {
+    Workload {
+        uid: format!("Kubernetes//Pod/default/{name}").into(),
+        name: name.into(),
+        namespace: "default".into(),
+        service_account: name.into(),
+        workload_name: name.into(),
+        canonical_name: name.into(),
+        canonical_revision: "v1".into(),
+        addresses: vec![address.into()],
+        protocol: Protocol::Hbone,
+        ..Workload::default()
+    }
+}
+
+/// A policy for the default namespace that concerns `port` alone.
+pub(super) fn policy(action: Action, port: u16) -> Policy {
+    let only = Match { destination_ports: vec![port], ..Match::default() };
+    Policy {
+        name: "guard".into(),
+        namespace: "default".into(),
+        scope: Scope::Namespace,
+        action,
+        dry_run: false,
+        rules: vec![Rule { clauses: vec![Clause { matches: vec![only] }] }],
+    }
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self::with(|_, _| {})
+    }
+
+    /// A world in which the two workloads differ from the usual.
+    pub(super) fn with(change: impl FnOnce(&mut Workload, &mut Workload)) -> Self {
+        let store = Arc::new(Store::new());
+        let (mut client, mut server) = (workload("client", CLIENT), workload("server", SERVER));
+        change(&mut client, &mut server);
+        store.update(|snapshot| {
+            let mut editor = snapshot.edit();
+            editor.insert_workload(client);
+            editor.insert_workload(server);
+            Some(editor.finish())
+        });
+        let certificates: Arc<dyn CertificateProvider> =
+            Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
+        let (client, server) = (Node::new(&store, &certificates), Node::new(&store, &certificates));
+        let places = Places::default();
+        let hbone = SocketAddr::from((SERVER, mesh::HBONE_PORT));
+        let listener = places.capture(hbone);
+        places.place(hbone, listener.local_addr().unwrap());
+        let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
+        let pod = server.tunnel.start(pod("server", &places), listeners);
+        Self { store, places, certificates, client, server, _pods: vec![pod] }
+    }
+
+    /// The server pod's application on `port`.
+    pub(super) async fn app(&self, port: u16) -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.places.place((SERVER, port).into(), listener.local_addr().unwrap());
+        listener
+    }
+
+    /// The server pod's application on `port`, which is not there.
+    pub(super) async fn absent_app(&self, port: u16) {
+        drop(self.app(port).await);
+    }
+
+    /// A way for the client pod's application to connect to `destination`.
+    pub(super) fn way_to(&mut self, destination: impl Into<SocketAddr>) -> SocketAddr {
+        let listener = self.places.capture(destination.into());
+        let address = listener.local_addr().unwrap();
+        let listeners = Listeners { outbound: vec![listener], ..Listeners::default() };
+        self._pods.push(self.client.tunnel.start(pod("client", &self.places), listeners));
+        address
+    }
+
+    /// A way for somebody outside the mesh to connect to the server pod in plaintext.
+    pub(super) fn plain_way_to(&mut self, port: u16) -> SocketAddr {
+        let listener = self.places.capture((SERVER, port).into());
+        let address = listener.local_addr().unwrap();
+        let listeners = Listeners { plaintext: vec![listener], ..Listeners::default() };
+        self._pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+        address
+    }
+
+    /// Connects the client pod's application to `port` of an application that is there.
+    pub(super) async fn connected(&mut self, port: u16) -> (TcpStream, TcpStream) {
+        let app = self.app(port).await;
+        let client = TcpStream::connect(self.way_to((SERVER, port))).await.unwrap();
+        let (accepted, _) = soon(app.accept()).await.unwrap();
+        (client, accepted)
+    }
+
+    pub(super) fn add_policy(&self, policy: Policy) {
+        self.store.update(|snapshot| {
+            let mut editor = snapshot.edit();
+            editor.insert_policy(policy);
+            Some(editor.finish())
+        });
+    }
+}
+
+impl Node {
+    fn new(store: &Arc<Store>, certificates: &Arc<dyn CertificateProvider>) -> Self {
+        let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
+        let mut registry = Registry::default();
+        let tunnel = Tunnel::new(config, Arc::clone(store), Arc::clone(certificates), &mut registry).unwrap();
+        Self { tunnel, registry }
+    }
+
+    /// Waits until a metric line holds all of `parts`.
+    pub(super) async fn metric(&self, parts: &[&str]) {
+        let mut text = String::new();
+        for _ in 0..500 {
+            text.clear();
+            prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+            if text.lines().any(|line| parts.iter().all(|part| line.contains(part))) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no metric with {parts:?} in:\n{text}");
+    }
+}
+
+fn pod(name: &str, places: &Places) -> Pod {
+    Pod {
+        uid: format!("Kubernetes//Pod/default/{name}").into(),
+        name: name.into(),
+        namespace: "default".into(),
+        service_account: name.into(),
+        sockets: Arc::new(places.clone()),
+        self_address: None,
+    }
+}
+
+/// Fails the test rather than hanging it.
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("this should not take so long")
+}

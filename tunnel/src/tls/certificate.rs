@@ -1,0 +1,46 @@
+//! What the tunnel needs of a workload certificate, and of whoever gets one.
+//!
+//! Plain DER, so that the crate that talks to the authority and this one share no types but these. A
+//! certificate is immutable: renewal makes a new one, and a new `Arc` is what makes the TLS configurations
+//! be built anew.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use mesh::Identity;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+/// The certificate of one identity, with its key and the roots its peers are judged by.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Leaf first, then the intermediates; no root.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The leaf's private key (PKCS#8, SEC1 or PKCS#1).
+    pub key: PrivateKeyDer<'static>,
+    /// Every root of trust of the mesh.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+/// Why there is no certificate for an identity.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("no certificate for {identity}: {reason}")]
+pub struct CertificateError {
+    /// The identity that was asked for.
+    pub identity: Identity,
+    /// The authority's or the manager's words.
+    pub reason: Arc<str>,
+}
+
+/// Where certificates come from: the certificate manager, or a fixed set in tests.
+///
+/// Called once for every handshake, so an implementation answers from memory whenever it can.
+pub trait CertificateProvider: Send + Sync {
+    /// The current certificate of `identity`, fetched if need be.
+    ///
+    /// # Errors
+    /// When the authority refuses or cannot be reached and no valid certificate is at hand.
+    fn certificate<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<Arc<Certificate>, CertificateError>>;
+}

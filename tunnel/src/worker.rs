@@ -1,0 +1,68 @@
+//! The data path's threads: each a runtime of its own, so that a connection stays where it began.
+//!
+//! Invariant: nothing of the control plane runs here, and nothing here is moved between threads once it has
+//! been dealt to a worker.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::hbone::pool::Pool;
+
+/// Threads a worker may use for resolving names.
+const BLOCKING_THREADS: usize = 2;
+
+/// One thread and its pool of tunnels.
+pub(crate) struct Worker {
+    pub(crate) runtime: Handle,
+    pub(crate) pool: Pool,
+    /// The thread ends when this is dropped.
+    _running: oneshot::Sender<()>,
+}
+
+/// All of them. Dropping it ends the threads, and with them every connection.
+pub(crate) struct Workers {
+    workers: Vec<Worker>,
+    next: AtomicUsize,
+}
+
+impl Workers {
+    /// Starts `count` workers, each with a pool of its own.
+    pub(crate) fn start(count: NonZeroUsize, pool: impl Fn() -> Pool) -> io::Result<Self> {
+        let workers = (0..count.get()).map(|index| Worker::start(index, pool())).collect::<Result<_, _>>()?;
+        Ok(Self { workers, next: AtomicUsize::new(0) })
+    }
+
+    /// The next in turn.
+    pub(crate) fn next(&self) -> Option<&Worker> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        self.workers.get(turn.checked_rem(self.workers.len())?)
+    }
+
+    /// All of them, to count what they hold.
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter()
+    }
+}
+
+impl Worker {
+    fn start(index: usize, pool: Pool) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (running, stopped) = oneshot::channel::<()>();
+        std::thread::Builder::new().name(format!("culvert-data-{index}")).spawn(move || {
+            // The sender says nothing; that it is gone is the message.
+            let _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { runtime: handle, pool, _running: running })
+    }
+}

@@ -23,7 +23,7 @@ use crate::pins::pin_link;
 use crate::sockets::PodSockets;
 
 /// The route by which marked packets reach the agent.
-const ROUTE: MarkRoute =
+pub const ROUTE: MarkRoute =
     MarkRoute { mark: CAPTURE_MARK, mask: MARK_MASK, table: ROUTE_TABLE, priority: RULE_PRIORITY };
 
 /// `PodAddress` as aya wants it.
@@ -147,6 +147,15 @@ impl Attachment {
         });
         Sources { v4, v6 }
     }
+}
+
+/// Removes what another agent left of a pod: its row, its pins and, where the namespace is still there, its route.
+pub fn forget(node: &NodeCapture, cookie: u64, netns: Option<&Netns>) -> Result<(), CaptureError> {
+    node.forget(cookie)?;
+    if let Some(netns) = netns {
+        netlink::remove_mark_route(netns, ROUTE)?;
+    }
+    Ok(())
 }
 
 /// Neither loopback nor link-local.

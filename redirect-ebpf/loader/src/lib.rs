@@ -18,6 +18,7 @@ pub mod pins;
 pub mod probe;
 pub mod sockets;
 
+pub use abi::Direction;
 pub use attachment::Attachment;
 pub use error::CaptureError;
 pub use listeners::Listeners;

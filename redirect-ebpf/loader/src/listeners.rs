@@ -52,6 +52,11 @@ impl Listeners {
             .ok_or(CaptureError::Missing("listener of the pod"))
     }
 
+    /// Where the first one of a direction is reached inside the namespace.
+    pub fn address(&self, direction: Direction) -> Option<SocketAddr> {
+        self.first(direction).ok()?.local_addr().ok()
+    }
+
     /// Takes out those of a direction.
     pub fn take(&mut self, direction: Direction) -> Vec<TcpListener> {
         let (taken, rest) = self.all.drain(..).partition(|(listener, _)| listener.direction == direction);

@@ -1,1 +1,10 @@
-//! To be written.
+//! What feeds the mesh: the file source, the local certificate authority and the certificate manager.
+//!
+//! Invariant: what cannot be read, parsed or fetched leaves the last good state in force. A bad file changes
+//! nothing, a failed renewal keeps the certificate that is still valid.
+
+#![forbid(unsafe_code)]
+
+pub mod ca;
+pub mod certificates;
+pub mod file;

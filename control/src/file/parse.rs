@@ -1,0 +1,260 @@
+//! From what is written to what is meant.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::policy::{Clause, Match, Policy, Rule, ServiceAccount, StringMatch};
+use mesh::service::{LoadBalancer, Service, WeightedWaypoint};
+use mesh::workload::{ApplicationTunnel, GatewayAddress, Locality, PortMap, Workload};
+use mesh::{HBONE_PORT, NetworkCidr};
+use serde_saphyr::{Location, Spanned};
+
+use super::raw::{
+    Ports, RawAccount, RawCa, RawEnrollment, RawFile, RawGateway, RawLoadBalancer, RawMatch, RawPolicy,
+    RawService, RawString, RawTunnel, RawWorkload,
+};
+use super::words::As;
+use super::{CaConfig, Enrollment, FileError, MeshFile};
+
+const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn parse(text: &str) -> Result<MeshFile, FileError> {
+    // A file of comments alone is an empty mesh.
+    let raw: Option<RawFile> =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))?;
+    let raw = raw.unwrap_or_default();
+    let trust_domain = raw.trust_domain.map_or_else(|| DEFAULT_TRUST_DOMAIN.into(), |As(name)| name.0);
+    let (mut workloads, mut uids) = (Vec::new(), HashSet::new());
+    for raw in raw.workloads {
+        let place = raw.referenced;
+        let workload = workload(raw.value, &trust_domain);
+        if !uids.insert(Arc::clone(&workload.uid)) {
+            return Err(at(place, format!("workload {} is there twice", workload.uid)));
+        }
+        workloads.push(workload);
+    }
+    let services = services(raw.services, &mut workloads)?;
+    let (mut policies, mut keys) = (Vec::new(), HashSet::new());
+    for raw in raw.policies {
+        let policy = policy(raw.value);
+        if !keys.insert(policy.key()) {
+            return Err(at(raw.referenced, format!("policy {} is there twice", policy.key())));
+        }
+        policies.push(policy);
+    }
+    let enroll = enrollments(raw.enroll)?;
+    Ok(MeshFile { workloads, services, policies, enroll, ca: raw.ca.map(ca), trust_domain })
+}
+
+/// Room for a mesh of 100,000 workloads. Aliases are of no use in such a file and stay at their low limits.
+fn options() -> serde_saphyr::Options {
+    let budget = serde_saphyr::budget! {
+        max_events: 50_000_000,
+        max_nodes: 25_000_000,
+        max_documents: 1,
+    };
+    serde_saphyr::options! { budget: budget, with_snippet: false }
+}
+
+fn from_yaml(error: &serde_saphyr::Error) -> FileError {
+    let place = error.location();
+    let text = error.without_snippet().to_string();
+    // The place is told by the fields of the error, once is enough.
+    let message = text.split_once(" at line ").map_or(text.as_str(), |(message, _)| message).to_owned();
+    FileError { line: place.map_or(0, |p| p.line()), column: place.map_or(0, |p| p.column()), message }
+}
+
+fn at(place: Location, message: String) -> FileError {
+    FileError { line: place.line(), column: place.column(), message }
+}
+
+fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
+    let (name, namespace) = (raw.name.0.0, raw.namespace.0.0);
+    let default = Workload::default();
+    let cluster_id = raw.cluster_id.map_or(default.cluster_id, |As(id)| id.0);
+    let uid = raw.uid.unwrap_or_else(|| format!("{cluster_id}//Pod/{namespace}/{name}").into());
+    Workload {
+        uid,
+        trust_domain: raw.trust_domain.map_or_else(|| Arc::clone(trust_domain), |As(domain)| domain.0),
+        service_account: raw.service_account.map_or(default.service_account, |As(account)| account.0),
+        network: raw.network.unwrap_or(default.network),
+        addresses: values(raw.workload_ips),
+        protocol: raw.protocol.0,
+        network_mode: raw.network_mode.0,
+        waypoint: raw.waypoint.map(gateway),
+        network_gateway: raw.network_gateway.map(gateway),
+        node: raw.node.unwrap_or(default.node),
+        canonical_name: raw.canonical_name.unwrap_or(default.canonical_name),
+        canonical_revision: raw.canonical_revision.unwrap_or(default.canonical_revision),
+        workload_type: raw.workload_type.0,
+        workload_name: raw.workload_name.unwrap_or(default.workload_name),
+        native_tunnel: raw.native_tunnel,
+        authorization_policies: raw.authorization_policies.into_iter().map(|As(key)| key.0).collect(),
+        status: raw.status.0,
+        cluster_id,
+        hostname: raw.hostname.unwrap_or(default.hostname),
+        application_tunnel: raw.application_tunnel.map(|RawTunnel { protocol, port }| ApplicationTunnel {
+            protocol: protocol.0,
+            port: port.map(|As(port)| port.0),
+        }),
+        locality: Locality {
+            region: raw.locality.region,
+            zone: raw.locality.zone,
+            subzone: raw.locality.subzone,
+        },
+        capacity: raw.capacity.unwrap_or(default.capacity),
+        services: raw.services.0.into_iter().map(|(key, map)| (key, ports(map))).collect(),
+        name,
+        namespace,
+    }
+}
+
+/// The services. Endpoints that they list themselves are added to what their workloads say they serve.
+fn services(raw: Vec<Spanned<RawService>>, workloads: &mut [Workload]) -> Result<Vec<Service>, FileError> {
+    let (mut services, mut keys) = (Vec::new(), HashSet::new());
+    let by_uid: std::collections::HashMap<Arc<str>, usize> =
+        workloads.iter().enumerate().map(|(index, w)| (Arc::clone(&w.uid), index)).collect();
+    for Spanned { value: mut raw, referenced: place, .. } in raw {
+        let endpoints = std::mem::take(&mut raw.endpoints);
+        let service = service(raw);
+        let key = service.key();
+        for (uid, endpoint) in endpoints {
+            let uid = endpoint.workload_uid.unwrap_or(uid);
+            // The workload of an endpoint may be missing: it could not be reached anyway.
+            let Some(workload) = by_uid.get(&uid).and_then(|index| workloads.get_mut(*index)) else {
+                continue;
+            };
+            workload.services.entry(key.clone()).or_default().extend(ports(endpoint.port));
+        }
+        if !keys.insert(key.clone()) {
+            return Err(at(place, format!("service {key} is there twice")));
+        }
+        services.push(service);
+    }
+    Ok(services)
+}
+
+fn service(raw: RawService) -> Service {
+    let cidr = |raw: super::raw::RawCidr| NetworkCidr { network: raw.network, cidr: raw.cidr.0.trunc() };
+    Service {
+        name: raw.name,
+        namespace: raw.namespace.0.0,
+        hostname: raw.hostname.0.0,
+        vips: values(raw.vips),
+        cidr_vips: raw.cidr_vips.into_iter().map(cidr).collect(),
+        ports: ports(raw.ports),
+        subject_alt_names: raw.subject_alt_names.into_iter().map(|As(name)| name.0).collect(),
+        waypoint: raw.waypoint.map(gateway),
+        weighted_waypoints: raw
+            .weighted_waypoints
+            .into_iter()
+            .map(|waypoint| WeightedWaypoint {
+                destination: gateway(RawGateway {
+                    destination: waypoint.destination,
+                    hbone_mtls_port: waypoint.hbone_mtls_port,
+                }),
+                weight: waypoint.weight,
+            })
+            .collect(),
+        load_balancer: raw.load_balancer.map_or_else(LoadBalancer::default, load_balancer),
+        ip_families: raw.ip_families.0,
+        canonical: raw.canonical,
+        visibility: raw.visibility.0,
+    }
+}
+
+fn load_balancer(raw: RawLoadBalancer) -> LoadBalancer {
+    LoadBalancer {
+        preferences: values(raw.routing_preferences),
+        mode: raw.mode.0,
+        health_policy: raw.health_policy.0,
+    }
+}
+
+fn policy(raw: RawPolicy) -> Policy {
+    let clause = |matches: Vec<RawMatch>| Clause { matches: matches.into_iter().map(condition).collect() };
+    let rule = |clauses: Vec<Vec<RawMatch>>| Rule { clauses: clauses.into_iter().map(clause).collect() };
+    Policy {
+        name: raw.name.0.0,
+        namespace: raw.namespace.0.0,
+        scope: raw.scope.0,
+        action: raw.action.0,
+        dry_run: raw.dry_run,
+        rules: raw.rules.into_iter().map(rule).collect(),
+    }
+}
+
+fn condition(raw: RawMatch) -> Match {
+    let strings = |raw: Vec<RawString>| raw.into_iter().map(string).collect();
+    let accounts = |raw: Vec<RawAccount>| {
+        raw.into_iter()
+            .map(|raw| ServiceAccount { namespace: raw.namespace.0.0, name: raw.service_account.0.0 })
+            .collect()
+    };
+    let ports = |raw: Vec<As<super::words::Port>>| raw.into_iter().map(|As(port)| port.0).collect();
+    Match {
+        namespaces: strings(raw.namespaces),
+        not_namespaces: strings(raw.not_namespaces),
+        service_accounts: accounts(raw.service_accounts),
+        not_service_accounts: accounts(raw.not_service_accounts),
+        principals: strings(raw.principals),
+        not_principals: strings(raw.not_principals),
+        source_ips: values(raw.source_ips),
+        not_source_ips: values(raw.not_source_ips),
+        destination_ips: values(raw.destination_ips),
+        not_destination_ips: values(raw.not_destination_ips),
+        destination_ports: ports(raw.destination_ports),
+        not_destination_ports: ports(raw.not_destination_ports),
+    }
+}
+
+fn string(raw: RawString) -> StringMatch {
+    match raw {
+        RawString::Exact(text) => StringMatch::Exact(text),
+        RawString::Prefix(text) => StringMatch::Prefix(text),
+        RawString::Suffix(text) => StringMatch::Suffix(text),
+        RawString::Presence(_) => StringMatch::Presence,
+    }
+}
+
+fn enrollments(raw: Vec<Spanned<RawEnrollment>>) -> Result<Vec<Enrollment>, FileError> {
+    let (mut enrollments, mut seen) = (Vec::new(), HashSet::new());
+    for Spanned { value: raw, referenced: place, .. } in raw {
+        let (name, namespace) = (raw.name.0.0.to_string(), raw.namespace.0.0.to_string());
+        if raw.netns.is_some() && raw.container.is_some() {
+            return Err(at(place, format!("pod {namespace}/{name} has both netns and container: give one")));
+        }
+        if !seen.insert((namespace.clone(), name.clone())) {
+            return Err(at(place, format!("pod {namespace}/{name} is enrolled twice")));
+        }
+        enrollments.push(Enrollment {
+            name,
+            namespace,
+            service_account: raw.service_account.map(|As(account)| account.0.to_string()),
+            netns: raw.netns,
+            container: raw.container,
+        });
+    }
+    Ok(enrollments)
+}
+
+fn ca(raw: RawCa) -> CaConfig {
+    CaConfig { dir: raw.dir, ttl: raw.ttl.map_or(DEFAULT_TTL, |As(ttl)| ttl) }
+}
+
+fn gateway(raw: RawGateway) -> GatewayAddress {
+    GatewayAddress {
+        destination: raw.destination.0,
+        hbone_mtls_port: raw.hbone_mtls_port.map_or(HBONE_PORT, |As(port)| port.0),
+    }
+}
+
+fn ports(raw: Ports) -> PortMap {
+    raw.into_iter().map(|(As(port), As(target))| (port.0, target.0)).collect()
+}
+
+fn values<T>(raw: Vec<As<T>>) -> Vec<T> {
+    raw.into_iter().map(|As(value)| value).collect()
+}

@@ -1,0 +1,275 @@
+//! A mesh file as it is written, field by field.
+//!
+//! Invariant: a field that is not known here is an error, so a slip of the pen in a policy cannot widen it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use mesh::service::{HealthPolicy, IpFamilies, LoadBalancerMode, Scope, Visibility};
+use mesh::workload::{GatewayDestination, Health, NetworkMode, Protocol, TunnelProtocol, WorkloadType};
+use mesh::{NamespacedHostname, NetworkAddress, policy};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_saphyr::Spanned;
+
+use super::words::{As, Name, Port, SubjectAltName, TargetPort};
+
+pub(super) type Ports = BTreeMap<As<Port>, As<TargetPort>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct RawFile {
+    pub(super) workloads: Vec<Spanned<RawWorkload>>,
+    pub(super) services: Vec<Spanned<RawService>>,
+    pub(super) policies: Vec<Spanned<RawPolicy>>,
+    #[serde(alias = "enrol")]
+    pub(super) enroll: Vec<Spanned<RawEnrollment>>,
+    pub(super) ca: Option<RawCa>,
+    pub(super) trust_domain: Option<As<Name>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawWorkload {
+    pub(super) uid: Option<Arc<str>>,
+    pub(super) name: As<Name>,
+    pub(super) namespace: As<Name>,
+    pub(super) trust_domain: Option<As<Name>>,
+    pub(super) service_account: Option<As<Name>>,
+    pub(super) network: Option<Arc<str>>,
+    #[serde(default)]
+    pub(super) workload_ips: Vec<As<IpAddr>>,
+    #[serde(default)]
+    pub(super) protocol: As<Protocol>,
+    #[serde(default)]
+    pub(super) network_mode: As<NetworkMode>,
+    pub(super) waypoint: Option<RawGateway>,
+    pub(super) network_gateway: Option<RawGateway>,
+    pub(super) node: Option<Arc<str>>,
+    pub(super) canonical_name: Option<Arc<str>>,
+    pub(super) canonical_revision: Option<Arc<str>>,
+    #[serde(default)]
+    pub(super) workload_type: As<WorkloadType>,
+    pub(super) workload_name: Option<Arc<str>>,
+    #[serde(default)]
+    pub(super) native_tunnel: bool,
+    #[serde(default)]
+    pub(super) authorization_policies: Vec<As<PolicyKey>>,
+    #[serde(default)]
+    pub(super) status: As<Health>,
+    pub(super) cluster_id: Option<As<Name>>,
+    pub(super) hostname: Option<Arc<str>>,
+    pub(super) application_tunnel: Option<RawTunnel>,
+    #[serde(default)]
+    pub(super) locality: RawLocality,
+    pub(super) capacity: Option<u32>,
+    #[serde(default)]
+    pub(super) services: Served,
+}
+
+/// The key of a policy, `namespace/name`.
+#[derive(Clone, Debug)]
+pub(super) struct PolicyKey(pub(super) Arc<str>);
+
+impl super::words::Word for PolicyKey {
+    const EXPECTED: &'static str = "a policy, NAMESPACE/NAME";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse::<NamespacedHostname>().ok().map(|_| Self(text.into()))
+    }
+}
+
+/// The services a workload serves: with ports, or by name alone, as `/config_dump` has them.
+#[derive(Debug, Default)]
+pub(super) struct Served(pub(super) BTreeMap<NamespacedHostname, Ports>);
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawGateway {
+    pub(super) destination: As<GatewayDestination>,
+    pub(super) hbone_mtls_port: Option<As<Port>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawWeightedWaypoint {
+    pub(super) destination: As<GatewayDestination>,
+    pub(super) hbone_mtls_port: Option<As<Port>>,
+    pub(super) weight: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawTunnel {
+    #[serde(default)]
+    pub(super) protocol: As<TunnelProtocol>,
+    pub(super) port: Option<As<Port>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct RawLocality {
+    pub(super) region: Arc<str>,
+    pub(super) zone: Arc<str>,
+    pub(super) subzone: Arc<str>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawService {
+    pub(super) name: Arc<str>,
+    pub(super) namespace: As<Name>,
+    pub(super) hostname: As<Name>,
+    #[serde(default)]
+    pub(super) vips: Vec<As<NetworkAddress>>,
+    #[serde(default)]
+    pub(super) cidr_vips: Vec<RawCidr>,
+    #[serde(default)]
+    pub(super) ports: Ports,
+    #[serde(default)]
+    pub(super) endpoints: BTreeMap<Arc<str>, RawEndpoint>,
+    #[serde(default)]
+    pub(super) subject_alt_names: Vec<As<SubjectAltName>>,
+    pub(super) waypoint: Option<RawGateway>,
+    #[serde(default)]
+    pub(super) weighted_waypoints: Vec<RawWeightedWaypoint>,
+    #[serde(default)]
+    pub(super) load_balancer: Option<RawLoadBalancer>,
+    #[serde(default)]
+    pub(super) ip_families: As<IpFamilies>,
+    #[serde(default)]
+    pub(super) canonical: bool,
+    #[serde(default)]
+    pub(super) visibility: As<Visibility>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawCidr {
+    #[serde(default)]
+    pub(super) network: Arc<str>,
+    pub(super) cidr: As<IpNet>,
+}
+
+/// An endpoint as a service of `/config_dump` lists it. Its health is the workload's to tell.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawEndpoint {
+    pub(super) workload_uid: Option<Arc<str>>,
+    #[serde(default)]
+    pub(super) port: Ports,
+    #[serde(default, rename = "status")]
+    _status: As<Health>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawLoadBalancer {
+    #[serde(default)]
+    pub(super) mode: As<LoadBalancerMode>,
+    #[serde(default)]
+    pub(super) routing_preferences: Vec<As<Scope>>,
+    #[serde(default)]
+    pub(super) health_policy: As<HealthPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawPolicy {
+    pub(super) name: As<Name>,
+    pub(super) namespace: As<Name>,
+    pub(super) scope: As<policy::Scope>,
+    pub(super) action: As<policy::Action>,
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    /// Rules of clauses of matches.
+    #[serde(default)]
+    pub(super) rules: Vec<Vec<Vec<RawMatch>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct RawMatch {
+    pub(super) namespaces: Vec<RawString>,
+    pub(super) not_namespaces: Vec<RawString>,
+    pub(super) service_accounts: Vec<RawAccount>,
+    pub(super) not_service_accounts: Vec<RawAccount>,
+    pub(super) principals: Vec<RawString>,
+    pub(super) not_principals: Vec<RawString>,
+    pub(super) source_ips: Vec<As<IpNet>>,
+    pub(super) not_source_ips: Vec<As<IpNet>>,
+    pub(super) destination_ips: Vec<As<IpNet>>,
+    pub(super) not_destination_ips: Vec<As<IpNet>>,
+    pub(super) destination_ports: Vec<As<Port>>,
+    pub(super) not_destination_ports: Vec<As<Port>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) enum RawString {
+    Exact(Arc<str>),
+    Prefix(Arc<str>),
+    Suffix(Arc<str>),
+    /// Its value says nothing; it is written `[]`.
+    Presence(IgnoredAny),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawAccount {
+    pub(super) namespace: As<Name>,
+    #[serde(alias = "name")]
+    pub(super) service_account: As<Name>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawEnrollment {
+    pub(super) name: As<Name>,
+    pub(super) namespace: As<Name>,
+    pub(super) service_account: Option<As<Name>>,
+    pub(super) netns: Option<PathBuf>,
+    pub(super) container: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RawCa {
+    pub(super) dir: PathBuf,
+    pub(super) ttl: Option<As<Duration>>,
+}
+
+impl<'de> Deserialize<'de> for Served {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ServedVisitor)
+    }
+}
+
+struct ServedVisitor;
+
+impl<'de> serde::de::Visitor<'de> for ServedVisitor {
+    type Value = Served;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("services with their ports, NAMESPACE/HOSTNAME: {80: 8080}, or a list of them")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Served, A::Error> {
+        let mut served = BTreeMap::new();
+        while let Some((As(key), ports)) = map.next_entry()? {
+            served.insert(key, ports);
+        }
+        Ok(Served(served))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Served, A::Error> {
+        let mut served = BTreeMap::new();
+        while let Some(As(key)) = list.next_element()? {
+            served.insert(key, Ports::new());
+        }
+        Ok(Served(served))
+    }
+}

@@ -1,0 +1,252 @@
+//! Watches a mesh file and applies it whenever it changes.
+//!
+//! The directory is watched, not the file: editors and ConfigMaps replace the file or a symlink beside it. A
+//! slow poll catches what no event tells of, such as a change behind a symlink to elsewhere. Invariant: a file
+//! that cannot be read or is wrong changes nothing; it is logged once, with its line, and counted.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mesh::Store;
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::apply::apply;
+use super::{Enrollment, FileError, MeshFile};
+
+/// How long the directory must have been quiet before the file is read.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How many times in a row that wait is begun anew, before the file is read all the same.
+const DEBOUNCE_ROUNDS: u32 = 10;
+/// How often the file is read without an event.
+const POLL: Duration = Duration::from_secs(10);
+/// The largest file that is read, in bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// Why a mesh file could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be read.
+    #[error("cannot read the mesh file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is wrong.
+    #[error("the mesh file {} is wrong: {source}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        source: FileError,
+    },
+    /// Its directory cannot be watched.
+    #[error("cannot watch the directory {} of the mesh file: {source}", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: notify::Error,
+    },
+}
+
+/// What became of the versions of a mesh file.
+#[derive(Debug, Default)]
+pub struct FileCounters {
+    /// Versions that were taken.
+    pub applied: AtomicU64,
+    /// Versions that could not be read or were wrong.
+    pub rejected: AtomicU64,
+}
+
+/// A watched mesh file. Dropping it ends the watch; the mesh stays as it is.
+#[derive(Debug)]
+pub struct FileSource {
+    counters: Arc<FileCounters>,
+    task: JoinHandle<()>,
+}
+
+/// Reads and parses a mesh file once.
+///
+/// # Errors
+/// A [`LoadError`] if it cannot be read or is wrong.
+pub fn load(path: &Path) -> Result<MeshFile, LoadError> {
+    let text = read(path)?;
+    parse(path, &text)
+}
+
+impl FileSource {
+    /// Applies a mesh file to a store and goes on doing so when it changes. The pods to enrol are sent
+    /// whenever they change. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A [`LoadError`] if the file is not good now, or cannot be watched. Later errors are logged and counted.
+    pub fn watch(
+        path: impl Into<PathBuf>,
+        store: Arc<Store>,
+        enrollments: watch::Sender<Vec<Enrollment>>,
+    ) -> Result<Self, LoadError> {
+        let path = path.into();
+        // Watched before it is read, so that no change falls in between.
+        let (watcher, events) = watch_directory(&path)?;
+        let counters = Arc::new(FileCounters::default());
+        let mut follower =
+            Follower { path, store, enrollments, counters: Arc::clone(&counters), seen: Seen::Nothing };
+        let text = read(&follower.path)?;
+        let file = parse(&follower.path, &text)?;
+        follower.take(&file);
+        follower.seen = Seen::Good(text);
+        let task = tokio::spawn(follow(follower, watcher, events));
+        Ok(Self { counters, task })
+    }
+
+    /// What became of the file's versions.
+    pub fn counters(&self) -> &Arc<FileCounters> {
+        &self.counters
+    }
+}
+
+impl Drop for FileSource {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Events = mpsc::Receiver<()>;
+
+fn watch_directory(path: &Path) -> Result<(notify::RecommendedWatcher, Events), LoadError> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // One event waiting says all that a thousand would.
+    let (tell, events) = mpsc::channel(1);
+    let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the file is an event as well, which must not lead to reading it again.
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            let _ = tell.try_send(());
+        }
+    })
+    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
+    match watched {
+        Ok(watcher) => Ok((watcher, events)),
+        Err(source) => Err(LoadError::Watch { path: directory.to_owned(), source }),
+    }
+}
+
+async fn follow(mut follower: Follower, _watcher: notify::RecommendedWatcher, mut events: Events) {
+    loop {
+        if let Ok(Some(())) = tokio::time::timeout(POLL, events.recv()).await {
+            for _ in 0..DEBOUNCE_ROUNDS {
+                if tokio::time::timeout(DEBOUNCE, events.recv()).await.is_err() {
+                    break;
+                }
+            }
+        }
+        // A large file takes a while to parse, which is no work for a thread of the runtime.
+        match tokio::task::spawn_blocking(move || follower.refresh()).await {
+            Ok(same) => follower = same,
+            Err(error) => {
+                warn!(%error, "the mesh file is no longer followed");
+                return;
+            }
+        }
+    }
+}
+
+/// The text that was seen last, and what it was worth.
+enum Seen {
+    Nothing,
+    Good(String),
+    Bad(String),
+    Unreadable(String),
+}
+
+struct Follower {
+    path: PathBuf,
+    store: Arc<Store>,
+    enrollments: watch::Sender<Vec<Enrollment>>,
+    counters: Arc<FileCounters>,
+    seen: Seen,
+}
+
+impl Follower {
+    /// Reads the file again, and applies it if it is another one and good.
+    fn refresh(mut self) -> Self {
+        match read(&self.path) {
+            Ok(text) => {
+                if matches!(&self.seen, Seen::Good(seen) | Seen::Bad(seen) if *seen == text) {
+                    return self;
+                }
+                match parse(&self.path, &text) {
+                    Ok(file) => {
+                        self.take(&file);
+                        self.seen = Seen::Good(text);
+                    }
+                    Err(error) => {
+                        self.reject(&error.to_string());
+                        self.seen = Seen::Bad(text);
+                    }
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if !matches!(&self.seen, Seen::Unreadable(seen) if *seen == error) {
+                    self.reject(&error);
+                    self.seen = Seen::Unreadable(error);
+                }
+            }
+        }
+        self
+    }
+
+    fn take(&self, file: &MeshFile) {
+        let changed = self.store.update(|current| apply(file, current));
+        self.enrollments.send_if_modified(|enrollments| {
+            let differs = *enrollments != file.enroll;
+            if differs {
+                enrollments.clone_from(&file.enroll);
+            }
+            differs
+        });
+        self.counters.applied.fetch_add(1, Ordering::Relaxed);
+        info!(
+            path = %self.path.display(),
+            workloads = file.workloads.len(),
+            services = file.services.len(),
+            policies = file.policies.len(),
+            pods = file.enroll.len(),
+            changed,
+            "mesh file applied"
+        );
+    }
+
+    fn reject(&self, error: &str) {
+        self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        warn!(error, "mesh file rejected, the last good state stays in force");
+    }
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    let text = || {
+        let mut text = String::new();
+        File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
+        if u64::try_from(text.len()).is_ok_and(|length| length > LARGEST) {
+            return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
+        }
+        Ok(text)
+    };
+    text().map_err(|source| LoadError::Read { path: path.to_owned(), source })
+}
+
+fn parse(path: &Path, text: &str) -> Result<MeshFile, LoadError> {
+    MeshFile::parse(text).map_err(|source| LoadError::Parse { path: path.to_owned(), source })
+}

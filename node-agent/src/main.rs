@@ -1,2 +1,45 @@
-//! To be written.
-fn main() {}
+//! `culvert`: the node agent of an ambient mesh, and the command line to it.
+//!
+//! This is the only place where all rooms meet: enrolment hands pods to capture, capture hands connections to the tunnel,
+//! the tunnel asks the mesh, and the mesh is fed by the control room.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod certificates;
+mod cli;
+mod cni_server;
+mod detach;
+mod enrollment;
+mod lock;
+mod logging;
+mod metrics;
+mod pod_sockets;
+mod readiness;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Detach(args) => detach::detach(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The last word goes to stderr, whatever became of the log.
+#[expect(clippy::print_stderr, reason = "there may be no log yet, or no longer")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("culvert: {error:#}");
+}

@@ -4,12 +4,15 @@
 //! allowed it, and the client hears 200 only after the application has accepted. The address that policy
 //! and the application see is that of the tunnel itself, never one that a header claims.
 
+mod proxy_protocol;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
 use mesh::inbound::InboundRefusal;
-use mesh::{Identity, Snapshot, Workload};
+use mesh::workload::TunnelProtocol;
+use mesh::{Authority, Identity, Snapshot, Workload};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -123,13 +126,18 @@ impl Arrival {
             identity: Some(self.client.clone()),
         });
         let details = self.details(&snapshot, &own, destination, &request);
+        let introduction = self.introduction(&snapshot, &own, &request);
         drop(snapshot);
         let record = Record::open(&shared.metrics, details);
         let app = async {
             judge(shared, &entry).await?;
             let sockets = self.scope.pod.sockets.as_ref();
             let dialled = shared.dialer().to_app(sockets, self.source.ip(), destination);
-            Ok::<_, ConnectionError>(dialled.await?)
+            let app = dialled.await?;
+            if let Some(header) = introduction {
+                relay::write(&app, &*header).await.map_err(ConnectError::from)?;
+            }
+            Ok::<_, ConnectionError>(app)
         };
         let app = tokio::select! {
             biased;
@@ -147,6 +155,17 @@ impl Arrival {
             }
         };
         record.finish(result.as_ref().err());
+    }
+
+    /// What an application that takes connections for others is told before the client's first byte.
+    fn introduction(&self, snapshot: &Snapshot, own: &Workload, request: &ConnectRequest) -> Option<Vec<u8>> {
+        mesh::inbound::application_tunnel(snapshot, own, self.connected, &request.authority)
+            .filter(|tunnel| tunnel.protocol == TunnelProtocol::Proxy)?;
+        let (target, named) = match &request.authority {
+            Authority::Address(target) => (*target, request.forwarded.host.as_deref()),
+            Authority::Host { host, port } => (SocketAddr::new(self.connected.ip(), *port), Some(&**host)),
+        };
+        Some(proxy_protocol::header(self.source, target, &self.client.to_string(), named))
     }
 
     fn details(

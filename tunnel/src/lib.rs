@@ -21,6 +21,7 @@ mod judgement;
 mod outbound;
 mod plaintext;
 mod pod;
+pub mod probe;
 mod relay;
 mod scope;
 mod socket;
@@ -30,7 +31,6 @@ mod tests;
 pub(crate) mod tls;
 mod worker;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -135,22 +135,15 @@ enum Kind {
 }
 
 impl Kind {
-    fn serve(
-        self,
-        scope: Scope,
-        stream: std::net::TcpStream,
-        source: std::net::SocketAddr,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let captured = match Captured::take(&scope, stream, source) {
-                Ok(captured) => captured,
-                Err(error) => return tracing::debug!(%source, %error, "captured connection is gone"),
-            };
-            match self {
-                Self::Outbound => Box::pin(outbound::serve(scope, captured)).await,
-                Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
-                Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
-            }
+    async fn serve(self, scope: Scope, stream: std::net::TcpStream, source: std::net::SocketAddr) {
+        let captured = match Captured::take(&scope, stream, source) {
+            Ok(captured) => captured,
+            Err(error) => return tracing::debug!(%source, %error, "captured connection is gone"),
+        };
+        match self {
+            Self::Outbound => Box::pin(outbound::serve(scope, captured)).await,
+            Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
+            Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use mesh::route::Unresolved;
 use mesh::{Authority, Flow, Route, Service, Workload};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connections::{ConnectionInfo, Direction};
@@ -16,9 +17,15 @@ use crate::error::ConnectionError;
 use crate::hbone::client::{ConnectHead, PeerKey};
 use crate::hbone::forwarded::Forwarded;
 use crate::hbone::{ConnectError, Traceparent, baggage};
+use crate::probe;
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
+
+/// Endpoints of a service that are tried for one connection.
+const ATTEMPTS: usize = 3;
+/// How often an endpoint is drawn in the hope of one that was not tried.
+const DRAWS: usize = 8;
 
 /// Where a connection goes, as far as this build can take it.
 struct Hop {
@@ -48,8 +55,14 @@ enum Unroutable {
 /// Serves one captured connection to its end.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let Captured { stream, source, original_destination } = captured;
+    if probe::is_probe(original_destination) {
+        return probe::answer(stream).await;
+    }
     let planned = match scope.own_workload().await {
-        Ok(own) => plan(&scope, &own, source, original_destination).await.map(|hop| (own, hop)),
+        Ok(own) => match plan(&scope, &own, source, original_destination).await {
+            Ok(hop) => Ok((own, hop)),
+            Err(reason) => Err((Some(own), reason)),
+        },
         Err(refusal) => Err((None, refusal.into())),
     };
     let (own, hop) = match planned {
@@ -60,32 +73,72 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
             return relay::reset(stream);
         }
     };
-    let _entry = scope.shared.connections.enter(ConnectionInfo {
-        workload: Arc::clone(&own.uid),
-        direction: Direction::Outbound,
-        source,
-        original_destination: Some(original_destination),
-        destination: hop.address,
-        hbone: hop.tunnel.is_some(),
-        identity: None,
-    });
-    let record = Record::open(&scope.shared.metrics, details(&own, source, &hop));
-    let result = match dial(&scope, &own, source, &hop).await {
-        Ok(far) => relay::run(stream, far, record.counters(), pending::<ConnectionError>()).await,
-        Err(error) => {
-            relay::reset(stream);
-            Err(error.into())
+    carry(&scope, &own, hop, stream, Way { source, original_destination }).await;
+}
+
+/// The two addresses the application sees.
+#[derive(Clone, Copy)]
+struct Way {
+    source: SocketAddr,
+    original_destination: SocketAddr,
+}
+
+/// Dials and relays. An endpoint of a service that cannot be reached is replaced by another one: the
+/// application has got nothing through yet. Each attempt is logged and counted as what it was.
+async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStream, way: Way) {
+    let mut tried = Vec::new();
+    loop {
+        let _entry = scope.shared.connections.enter(ConnectionInfo {
+            workload: Arc::clone(&own.uid),
+            direction: Direction::Outbound,
+            source: way.source,
+            original_destination: Some(way.original_destination),
+            destination: hop.address,
+            hbone: hop.tunnel.is_some(),
+            identity: None,
+        });
+        let record = Record::open(&scope.shared.metrics, details(own, way.source, &hop));
+        let error = match dial(scope, own, way.source, &hop).await {
+            Ok(far) => {
+                let never = pending::<ConnectionError>();
+                let result = relay::run(stream, far, record.counters(), never).await;
+                return record.finish(result.as_ref().err());
+            }
+            Err(error) => error,
+        };
+        tried.push(hop.address);
+        let another = match hop.service {
+            Some(_) if error.is_unreachable() => elsewhere(scope, own, way, &tried).await,
+            _ => None,
+        };
+        record.finish(Some(&error.into()));
+        match another {
+            Some(another) => hop = another,
+            None => return relay::reset(stream),
         }
-    };
-    record.finish(result.as_ref().err());
+    }
+}
+
+/// Another endpoint than those tried, if there is one to be drawn and patience is left.
+async fn elsewhere(scope: &Scope, own: &Workload, way: Way, tried: &[SocketAddr]) -> Option<Hop> {
+    if tried.len() >= ATTEMPTS {
+        return None;
+    }
+    for _ in 0..DRAWS {
+        let hop = plan(scope, own, way.source, way.original_destination).await.ok()?;
+        if !tried.contains(&hop.address) {
+            return Some(hop);
+        }
+    }
+    None
 }
 
 async fn plan(
     scope: &Scope,
-    own: &Arc<Workload>,
+    own: &Workload,
     source: SocketAddr,
     destination: SocketAddr,
-) -> Result<Hop, (Option<Arc<Workload>>, Unroutable)> {
+) -> Result<Hop, Unroutable> {
     let flow = Flow {
         source: own,
         source_address: source.ip(),
@@ -98,7 +151,7 @@ async fn plan(
         Ok(Route::Resolve(unresolved)) => resolve(scope, &unresolved, flow.pick).await,
         other => other,
     };
-    route.and_then(Hop::try_from).map_err(|reason| (Some(Arc::clone(own)), reason))
+    route.and_then(Hop::try_from)
 }
 
 impl TryFrom<Route> for Hop {

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 pub(crate) use buffer::Buffer;
 pub(crate) use counters::{Counters, Meter};
-pub(crate) use tcp::reset;
+pub(crate) use tcp::{reset, write};
 
 use crate::hbone::HboneStream;
 

@@ -3,6 +3,8 @@
 mod carry;
 mod peer;
 mod policy;
+mod pool;
 mod refuse;
 mod resets;
+mod service;
 mod world;

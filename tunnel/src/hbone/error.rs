@@ -45,6 +45,20 @@ impl From<io::Error> for ConnectError {
 
 impl From<h2::Error> for ConnectError {
     fn from(error: h2::Error) -> Self {
-        Self::Http2(error.to_string().into())
+        match error.get_io() {
+            // In TLS 1.3 the server judges our certificate after our handshake is done, so its refusal comes
+            // as an alert while we wait for an answer. The TLS layer marks what it reports like this.
+            Some(io) if io.kind() == io::ErrorKind::InvalidData => {
+                Self::Tls(HandshakeError::Refused(io.to_string()))
+            }
+            _ => Self::Http2(error.to_string().into()),
+        }
+    }
+}
+
+impl ConnectError {
+    /// Whether the peer was never spoken to, so that another endpoint may serve as well.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Timeout(_) | Self::Tls(_) | Self::Http2(_))
     }
 }

@@ -25,7 +25,7 @@ pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
 }
 
 /// Writes all of `bytes`, waiting for room as often as needed.
-pub(super) async fn write(stream: &TcpStream, mut bytes: impl Buf) -> io::Result<()> {
+pub(crate) async fn write(stream: &TcpStream, mut bytes: impl Buf) -> io::Result<()> {
     while bytes.has_remaining() {
         match stream.try_write(bytes.chunk()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::world::{SERVER, World, soon};
+use super::world::{World, soon};
 use crate::Direction;
 
 #[tokio::test]
@@ -78,23 +78,6 @@ async fn exchange(stream: TcpStream, seed: u8, other: u8, length: usize) {
 
 fn pattern(seed: u8, length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8 ^ seed).collect()
-}
-
-#[tokio::test]
-async fn connections_of_a_pod_share_one_tunnel() {
-    let mut world = World::new();
-    let app = world.app(80).await;
-    let way = world.way_to((SERVER, 80));
-    let mut open = Vec::new();
-    for _ in 0..20 {
-        open.push(TcpStream::connect(way).await.unwrap());
-    }
-    let mut accepted = Vec::new();
-    for _ in 0..20 {
-        accepted.push(soon(app.accept()).await.unwrap());
-    }
-    let tunnels: usize = world.client.tunnel.workers.iter().map(|worker| worker.pool.tunnels()).sum();
-    assert_eq!(tunnels, 1);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ async fn a_client_of_another_trust_domain_gets_nowhere() {
     let _app = world.app(80).await;
     let mut client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
     expect_reset(&mut client).await;
-    world.client.metric(&["connections_failed_total", "\"H2_HANDSHAKE_FAILURE\"", "} 1"]).await;
+    world.client.metric(&["connections_failed_total", "\"TLS_FAILURE\"", "} 1"]).await;
 }
 
 #[tokio::test]

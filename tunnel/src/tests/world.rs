@@ -100,7 +100,7 @@ pub(super) struct World {
     pub(super) certificates: Arc<dyn CertificateProvider>,
     pub(super) client: Node,
     pub(super) server: Node,
-    _pods: Vec<PodHandle>,
+    pods: Vec<PodHandle>,
 }
 
 pub(super) fn workload(name: &str, address: Ipv4Addr) -> Workload {
@@ -138,6 +138,11 @@ impl World {
 
     /// A world in which the two workloads differ from the usual.
     pub(super) fn with(change: impl FnOnce(&mut Workload, &mut Workload)) -> Self {
+        Self::configured(Config::default(), change)
+    }
+
+    /// A world whose nodes run with `config`, on one worker each.
+    pub(super) fn configured(config: Config, change: impl FnOnce(&mut Workload, &mut Workload)) -> Self {
         let store = Arc::new(Store::new());
         let (mut client, mut server) = (workload("client", CLIENT), workload("server", SERVER));
         change(&mut client, &mut server);
@@ -149,14 +154,16 @@ impl World {
         });
         let certificates: Arc<dyn CertificateProvider> =
             Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
-        let (client, server) = (Node::new(&store, &certificates), Node::new(&store, &certificates));
+        let config = Config { workers: NonZeroUsize::MIN, ..config };
+        let node = || Node::new(config.clone(), &store, &certificates);
+        let (client, server) = (node(), node());
         let places = Places::default();
         let hbone = SocketAddr::from((SERVER, mesh::HBONE_PORT));
         let listener = places.capture(hbone);
         places.place(hbone, listener.local_addr().unwrap());
         let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
         let pod = server.tunnel.start(pod("server", &places), listeners);
-        Self { store, places, certificates, client, server, _pods: vec![pod] }
+        Self { store, places, certificates, client, server, pods: vec![pod] }
     }
 
     /// The server pod's application on `port`.
@@ -176,7 +183,7 @@ impl World {
         let listener = self.places.capture(destination.into());
         let address = listener.local_addr().unwrap();
         let listeners = Listeners { outbound: vec![listener], ..Listeners::default() };
-        self._pods.push(self.client.tunnel.start(pod("client", &self.places), listeners));
+        self.pods.push(self.client.tunnel.start(pod("client", &self.places), listeners));
         address
     }
 
@@ -185,7 +192,7 @@ impl World {
         let listener = self.places.capture((SERVER, port).into());
         let address = listener.local_addr().unwrap();
         let listeners = Listeners { plaintext: vec![listener], ..Listeners::default() };
-        self._pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+        self.pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
         address
     }
 
@@ -195,6 +202,11 @@ impl World {
         let client = TcpStream::connect(self.way_to((SERVER, port))).await.unwrap();
         let (accepted, _) = soon(app.accept()).await.unwrap();
         (client, accepted)
+    }
+
+    /// Closes the listeners of every pod.
+    pub(super) fn stop_pods(&mut self) {
+        self.pods.drain(..).for_each(PodHandle::stop);
     }
 
     pub(super) fn add_policy(&self, policy: Policy) {
@@ -207,11 +219,15 @@ impl World {
 }
 
 impl Node {
-    fn new(store: &Arc<Store>, certificates: &Arc<dyn CertificateProvider>) -> Self {
-        let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
+    fn new(config: Config, store: &Arc<Store>, certificates: &Arc<dyn CertificateProvider>) -> Self {
         let mut registry = Registry::default();
         let tunnel = Tunnel::new(config, Arc::clone(store), Arc::clone(certificates), &mut registry).unwrap();
         Self { tunnel, registry }
+    }
+
+    /// How many tunnels its pool holds.
+    pub(super) fn tunnels(&self) -> usize {
+        self.tunnel.workers.iter().map(|worker| worker.pool.tunnels()).sum()
     }
 
     /// Waits until a metric line holds all of `parts`.
@@ -238,6 +254,16 @@ fn pod(name: &str, places: &Places) -> Pod {
         sockets: Arc::new(places.clone()),
         self_address: None,
     }
+}
+
+/// Waits for something to become true.
+pub(super) async fn eventually(mut condition: impl FnMut() -> bool) {
+    soon(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 /// Fails the test rather than hanging it.

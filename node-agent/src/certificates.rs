@@ -1,0 +1,65 @@
+//! Hands the control room's certificates to the tunnel, which knows nothing of where they come from.
+//!
+//! The tunnel builds a TLS configuration once for each certificate it is handed, so the same certificate must come as the
+//! same object until it is renewed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use control::ca::LocalCa;
+use control::certificates::{Config, Manager, WorkloadCertificate};
+use mesh::Identity;
+use tunnel::{Certificate, CertificateError, CertificateProvider};
+
+type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Certificates of this node's workloads.
+pub(crate) struct Certificates {
+    manager: Manager,
+    handed: Mutex<HashMap<Identity, Handed>>,
+}
+
+/// A certificate as the manager has it and as the tunnel was given it.
+struct Handed {
+    from: Arc<WorkloadCertificate>,
+    to: Arc<Certificate>,
+}
+
+impl Certificates {
+    /// Signed by a local authority; must be called within the control runtime.
+    pub(crate) fn new(authority: LocalCa, ttl: Duration) -> Self {
+        let config = Config { ttl, ..Config::default() };
+        Self { manager: Manager::new(Arc::new(authority), config), handed: Mutex::default() }
+    }
+
+    fn hand(&self, identity: &Identity, from: Arc<WorkloadCertificate>) -> Arc<Certificate> {
+        let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = handed.get(identity).filter(|known| Arc::ptr_eq(&known.from, &from)) {
+            return Arc::clone(&known.to);
+        }
+        let to = Arc::new(Certificate {
+            chain: from.chain.clone(),
+            key: from.key.to_pki(),
+            roots: from.roots.clone(),
+        });
+        handed.insert(identity.clone(), Handed { from, to: Arc::clone(&to) });
+        to
+    }
+}
+
+impl CertificateProvider for Certificates {
+    fn certificate<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> BoxFuture<'a, Result<Arc<Certificate>, CertificateError>> {
+        Box::pin(async move {
+            match self.manager.get(identity).await {
+                Ok(certificate) => Ok(self.hand(identity, certificate)),
+                Err(error) => {
+                    Err(CertificateError { identity: identity.clone(), reason: Arc::from(error.to_string()) })
+                }
+            }
+        })
+    }
+}

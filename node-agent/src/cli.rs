@@ -1,0 +1,77 @@
+//! The command line of the `culvert` binary.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::logging::LogFormat;
+
+/// The node data plane of an ambient service mesh.
+#[derive(Debug, Parser)]
+#[command(name = "culvert", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the node's agent.
+    Run(RunArgs),
+    /// Release every pod and remove all that capture has left on this node; no agent may be running.
+    Detach(DetachArgs),
+}
+
+/// Where an installation keeps its things. Two agents on one kernel need different ones.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// Sockets, lock and enrolment records.
+    #[arg(long, env = "CULVERT_RUN_DIR", default_value = "/run/culvert")]
+    pub(crate) run_dir: PathBuf,
+    /// Directory in the BPF file system for links and maps that outlive the agent.
+    #[arg(long, env = "CULVERT_BPFFS", default_value = "/sys/fs/bpf/culvert")]
+    pub(crate) bpffs: PathBuf,
+    /// The process table that shows the node's containers.
+    #[arg(long, env = "CULVERT_PROC", default_value = "/proc")]
+    pub(crate) proc: PathBuf,
+}
+
+/// Options of `culvert run`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RunArgs {
+    /// YAML file with workloads, services, policies, the pods to enrol and the local CA; applied again on each change.
+    #[arg(long, env = "LOCAL_XDS_PATH", value_name = "FILE")]
+    pub(crate) mesh: PathBuf,
+    /// Name of this node.
+    #[arg(long, env = "NODE_NAME", default_value = "")]
+    pub(crate) node: String,
+    /// Network that this node is on.
+    #[arg(long, env = "NETWORK", default_value = "")]
+    pub(crate) network: String,
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Address of /metrics and /stats/prometheus.
+    #[arg(long, env = "CULVERT_METRICS_ADDRESS", default_value = "[::]:15020")]
+    pub(crate) metrics_address: SocketAddr,
+    /// Address of /healthz/ready.
+    #[arg(long, env = "CULVERT_READINESS_ADDRESS", default_value = "[::]:15021")]
+    pub(crate) readiness_address: SocketAddr,
+    /// Threads of the data path; 0 for one a CPU.
+    #[arg(long, env = "ZTUNNEL_WORKER_THREADS", default_value_t = 0)]
+    pub(crate) workers: usize,
+    /// Form of the log.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    pub(crate) log_format: LogFormat,
+    /// What is logged, such as `info` or `info,access=debug`.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+/// Options of `culvert detach`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DetachArgs {
+    #[command(flatten)]
+    pub(crate) place: Place,
+}

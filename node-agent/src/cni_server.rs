@@ -1,0 +1,186 @@
+//! The agent's end of the enrolment protocol: answers the CNI plugin on a Unix socket.
+//!
+//! A connection is one request and one response, each on a thread of its own, for reading, enrolling and answering block;
+//! how many at once is bounded. Only root may speak. What cannot be read is answered with an error where that is possible,
+//! and touches no pod.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use cni::protocol::{Command, MAX_MESSAGE, Outcome, PodName, Request, Response};
+use linux::fdpass::{Connection, Listener};
+use linux::netns::Netns;
+use tokio::runtime::Handle;
+
+use crate::enrollment::{EnrollError, Enroller, Location, PodKey};
+
+/// Name of the socket in the run directory.
+pub(crate) const SOCKET: &str = "cni.sock";
+/// Requests being answered at once; further ones wait in the kernel's queue.
+const MAX_REQUESTS: usize = 64;
+/// How long a plugin may take to send its request, or to take the response.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Codes of the CNI specification and, from 100 on, our own.
+mod code {
+    /// Failed to decode content.
+    pub(super) const DECODE: u32 = 6;
+    /// Invalid environment variables.
+    pub(super) const ENVIRONMENT: u32 = 4;
+    /// The agent could not capture the pod.
+    pub(super) const NOT_CAPTURED: u32 = 101;
+    /// CHECK found that capture is not whole.
+    pub(super) const NOT_INTACT: u32 = 102;
+}
+
+/// Listens in `run_dir` and answers on threads until the process ends.
+pub(crate) fn start(run_dir: &Path, enroller: Arc<Enroller>, runtime: Handle) -> anyhow::Result<()> {
+    let path = run_dir.join(SOCKET);
+    let listener = Listener::bind(&path, 0o600).map_err(|error| {
+        anyhow::anyhow!(
+            "cannot listen on {} for the CNI plugin: {error}; choose another --run-dir",
+            path.display()
+        )
+    })?;
+    std::thread::Builder::new()
+        .name("cni-server".into())
+        .spawn(move || serve(&listener, &enroller, &runtime))?;
+    Ok(())
+}
+
+fn serve(listener: &Listener, enroller: &Arc<Enroller>, runtime: &Handle) {
+    let busy = Arc::new(AtomicUsize::new(0));
+    loop {
+        while busy.load(Ordering::Acquire) >= MAX_REQUESTS {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let connection = match listener.accept() {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Out of descriptors, most likely: they come back.
+                tracing::warn!(%error, "a CNI request could not be accepted");
+                std::thread::sleep(Duration::from_millis(100));
+                continue;
+            }
+        };
+        busy.fetch_add(1, Ordering::AcqRel);
+        let (enroller, runtime, done) = (Arc::clone(enroller), runtime.clone(), Busy(Arc::clone(&busy)));
+        let spawned = std::thread::Builder::new().name("cni-request".into()).spawn(move || {
+            let _done = done;
+            if let Err(error) = answer(&connection, &enroller, &runtime) {
+                tracing::warn!(%error, "a CNI request was not answered");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for a CNI request");
+        }
+    }
+}
+
+struct Busy(Arc<AtomicUsize>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn answer(connection: &Connection, enroller: &Enroller, runtime: &Handle) -> io::Result<()> {
+    connection.set_timeout(TIMEOUT)?;
+    let peer = connection.peer()?;
+    if peer.uid() != 0 {
+        tracing::warn!(
+            pid = peer.pid(),
+            uid = peer.uid(),
+            "a process that is not root asked for enrolment, refused"
+        );
+        return Ok(());
+    }
+    let (message, descriptors) = connection.recv(MAX_MESSAGE)?;
+    if message.is_empty() {
+        return Ok(());
+    }
+    let response = match Request::decode(&message) {
+        Ok(request) => {
+            let netns = descriptors.into_iter().next().map(Netns::from_fd);
+            respond(enroller, runtime, request, netns)
+        }
+        Err(error) => {
+            tracing::warn!(pid = peer.pid(), %error, "not a request of the CNI plugin");
+            Response::failed(
+                code::DECODE,
+                error.to_string(),
+                "use the culvert-cni plugin of the agent's release",
+            )
+        }
+    };
+    let bytes = response.encode().map_err(io::Error::other)?;
+    connection.send(&bytes, &[])
+}
+
+type PassedNetns = Option<Result<Netns, linux::netns::NetnsError>>;
+
+fn respond(enroller: &Enroller, runtime: &Handle, request: Request, netns: PassedNetns) -> Response {
+    let Some(pod) = request.pod.as_ref().map(pod_key) else {
+        return Response::done(Outcome::NotAmbient);
+    };
+    match request.command {
+        Command::Add => add(enroller, runtime, &pod, request, netns),
+        Command::Del => match runtime.block_on(enroller.release_container(&pod, &request.container_id)) {
+            Ok(()) => Response::done(Outcome::Released),
+            Err(error) => failed(code::NOT_CAPTURED, &pod, &error),
+        },
+        Command::Check => match runtime.block_on(enroller.inspect(&pod)) {
+            Some(Ok(())) => Response::done(Outcome::Intact),
+            Some(Err(error)) => failed(code::NOT_INTACT, &pod, &error),
+            None if enroller.wants(&pod).is_none() => Response::done(Outcome::NotAmbient),
+            None => Response::failed(
+                code::NOT_INTACT,
+                format!("pod {pod} is to be in the mesh but is not enrolled; see the agent's log"),
+                "",
+            ),
+        },
+    }
+}
+
+fn add(
+    enroller: &Enroller,
+    runtime: &Handle,
+    pod: &PodKey,
+    request: Request,
+    netns: PassedNetns,
+) -> Response {
+    let Some(entry) = enroller.wants(pod) else {
+        return Response::done(Outcome::NotAmbient);
+    };
+    let netns = match netns {
+        Some(Ok(netns)) => netns,
+        Some(Err(error)) => return failed(code::ENVIRONMENT, pod, &EnrollError::from(error)),
+        None => {
+            let msg = format!("ADD of pod {pod} came without its network namespace; is CNI_NETNS set?");
+            return Response::failed(code::ENVIRONMENT, msg, "");
+        }
+    };
+    let location =
+        Location { netns, path: PathBuf::from(request.netns), container_id: Some(request.container_id) };
+    match runtime.block_on(enroller.enrol(pod, &entry, location)) {
+        Ok(()) => Response::done(Outcome::Enrolled),
+        Err(error) => failed(code::NOT_CAPTURED, pod, &error),
+    }
+}
+
+fn failed(code: u32, pod: &PodKey, error: &EnrollError) -> Response {
+    tracing::error!(%pod, %error, "a request of the CNI plugin failed");
+    Response::failed(
+        code,
+        format!("pod {pod}: {error}"),
+        "the pod is not started, so that nothing of it leaves in plaintext",
+    )
+}
+
+fn pod_key(pod: &PodName) -> PodKey {
+    PodKey { namespace: pod.namespace.clone(), name: pod.name.clone() }
+}

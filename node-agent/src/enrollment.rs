@@ -1,0 +1,343 @@
+//! Which pods are captured: enrols and releases them as the CNI plugin, the mesh file and the kernel say.
+//!
+//! Each of these may speak late, twice or not at all, so everything here is a state that is brought about, not an event
+//! that is handled: enrolling an enrolled pod does nothing, releasing a released one neither. Pods do not wait for one
+//! another.
+//!
+//! Invariant: a pod counts as enrolled only after a connection of its own was seen to arrive at the agent. One that fails
+//! is released again whole, unless an earlier agent had captured it: then it stays captured, and refused, until it
+//! succeeds.
+
+mod error;
+mod metrics;
+mod reconcile;
+mod record;
+mod retry;
+mod verify;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
+
+use control::file::Enrollment;
+use linux::netns::Netns;
+use mesh::Store;
+use redirect::{Attachment, Listeners, NodeCapture};
+use tunnel::{Pod, PodHandle, Tunnel};
+
+pub(crate) use error::EnrollError;
+pub(crate) use metrics::EnrollmentMetrics;
+pub(crate) use reconcile::run;
+use record::Record;
+pub(crate) use record::{PodKey, Records};
+use retry::Retries;
+
+use crate::pod_sockets::Sockets;
+
+/// Enrols and releases this node's pods.
+pub(crate) struct Enroller {
+    node: Arc<NodeCapture>,
+    tunnel: Arc<Tunnel>,
+    store: Arc<Store>,
+    records: Records,
+    proc: PathBuf,
+    metrics: EnrollmentMetrics,
+    wanted: Mutex<Arc<Vec<Enrollment>>>,
+    pods: Mutex<HashMap<PodKey, Slot>>,
+    retries: Retries,
+}
+
+/// What an [`Enroller`] is made of.
+pub(crate) struct Parts {
+    /// The node's half of capture.
+    pub(crate) node: Arc<NodeCapture>,
+    /// What serves captured connections.
+    pub(crate) tunnel: Arc<Tunnel>,
+    /// The mesh.
+    pub(crate) store: Arc<Store>,
+    /// What the next agent must know.
+    pub(crate) records: Records,
+    /// The process table that shows the node's containers.
+    pub(crate) proc: PathBuf,
+    /// Counters.
+    pub(crate) metrics: EnrollmentMetrics,
+}
+
+/// One pod's place; its lock is held while the pod is being enrolled or released. An empty one is not kept.
+type Slot = Arc<tokio::sync::Mutex<Option<Enrolled>>>;
+
+#[derive(Debug)]
+struct Enrolled {
+    attachment: Arc<Attachment>,
+    record: Record,
+    /// Of its workload.
+    uid: Arc<str>,
+    /// Serves the pod's listeners until it is dropped.
+    _serving: PodHandle,
+}
+
+/// Where a pod is, as whoever enrols it says.
+#[derive(Debug)]
+pub(crate) struct Location {
+    /// Its network namespace.
+    pub(crate) netns: Netns,
+    /// A path by which the next agent finds that namespace.
+    pub(crate) path: PathBuf,
+    /// The runtime's name of its sandbox.
+    pub(crate) container_id: Option<String>,
+}
+
+impl Enroller {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { node, tunnel, store, records, proc, metrics } = parts;
+        Self {
+            node,
+            tunnel,
+            store,
+            records,
+            proc,
+            metrics,
+            wanted: Mutex::default(),
+            pods: Mutex::default(),
+            retries: Retries::default(),
+        }
+    }
+
+    /// The entry of a pod that is to be in the mesh.
+    pub(crate) fn wants(&self, pod: &PodKey) -> Option<Enrollment> {
+        self.wanted().iter().find(|e| e.namespace == pod.namespace && e.name == pod.name).cloned()
+    }
+
+    /// Enrols a pod; returns once its capture is verified.
+    pub(crate) async fn enrol(
+        &self,
+        pod: &PodKey,
+        entry: &Enrollment,
+        location: Location,
+    ) -> Result<(), EnrollError> {
+        let cookie = location.netns.cookie()?;
+        let mut enrolled = self.lock(pod).await;
+        let outcome = self.enrol_locked(pod, entry, location, cookie, &mut enrolled).await;
+        self.unlock(pod, enrolled);
+        outcome
+    }
+
+    async fn enrol_locked(
+        &self,
+        pod: &PodKey,
+        entry: &Enrollment,
+        location: Location,
+        cookie: u64,
+        enrolled: &mut Option<Enrolled>,
+    ) -> Result<(), EnrollError> {
+        if let Some(now) = enrolled.as_mut() {
+            if now.attachment.cookie() == cookie {
+                if location.container_id.is_some() && now.record.container_id != location.container_id {
+                    now.record.container_id = location.container_id;
+                    self.records.write(&now.record)?;
+                }
+                return Ok(());
+            }
+            tracing::info!(%pod, "the pod has another network namespace now");
+            self.release_locked(pod, enrolled).await?;
+        }
+        self.metrics.pending.inc();
+        let outcome = self.build(pod, entry, location, cookie).await;
+        self.metrics.pending.dec();
+        match outcome {
+            Ok(new) => {
+                tracing::info!(%pod, cookie, addresses = ?new.attachment.addresses(), "pod enrolled, its capture is verified");
+                self.metrics.active.inc();
+                self.metrics.started.inc();
+                *enrolled = Some(new);
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.failed.inc();
+                Err(error)
+            }
+        }
+    }
+
+    async fn build(
+        &self,
+        pod: &PodKey,
+        entry: &Enrollment,
+        location: Location,
+        cookie: u64,
+    ) -> Result<Enrolled, EnrollError> {
+        let Location { netns, path, container_id } = location;
+        let record = Record { pod: pod.clone(), netns: path, cookie, container_id };
+        let adopted = self.node.is_enrolled(cookie);
+        self.records.write(&record)?;
+        let node = Arc::clone(&self.node);
+        let attached = blocking(move || Attachment::attach(&node, netns)).await?;
+        let (attachment, listeners) = match attached {
+            Ok((attachment, listeners)) => (Arc::new(attachment), listeners),
+            Err(error) => {
+                if !adopted {
+                    self.records.remove(pod)?;
+                }
+                return Err(error.into());
+            }
+        };
+        let served = self.pod(pod, entry, &attachment, &listeners);
+        let uid = Arc::clone(&served.uid);
+        let serving = self.tunnel.start(served, listeners_of(listeners));
+        let verified = {
+            let attachment = Arc::clone(&attachment);
+            blocking(move || verify::verify(&attachment)).await?
+        };
+        if let Err(error) = verified {
+            drop(serving);
+            self.undo(pod, Arc::clone(&attachment)).await;
+            return Err(error);
+        }
+        Ok(Enrolled { attachment, record, uid, _serving: serving })
+    }
+
+    /// The pod as the data path sees it. Its workload says who it is; where there is none yet, its names do.
+    fn pod(&self, pod: &PodKey, entry: &Enrollment, attachment: &Attachment, listeners: &Listeners) -> Pod {
+        let snapshot = self.store.load();
+        let workload = snapshot.workload_of_pod(&pod.namespace, &pod.name);
+        let uid = workload.map_or_else(
+            || Arc::from(format!("Kubernetes//Pod/{}/{}", pod.namespace, pod.name)),
+            |workload| Arc::clone(&workload.uid),
+        );
+        let service_account = match (&entry.service_account, workload) {
+            (Some(account), _) => Arc::from(account.as_str()),
+            (None, Some(workload)) => Arc::clone(&workload.service_account),
+            (None, None) => Arc::from("default"),
+        };
+        Pod {
+            uid,
+            name: Arc::from(pod.name.as_str()),
+            namespace: Arc::from(pod.namespace.as_str()),
+            service_account,
+            sockets: Arc::new(Sockets::new(attachment.sockets())),
+            self_address: listeners.address(redirect::Direction::Hbone),
+        }
+    }
+
+    /// Releases a pod; one that is not enrolled is fine.
+    pub(crate) async fn release(&self, pod: &PodKey) -> Result<(), EnrollError> {
+        self.release_if(pod, |_| true).await
+    }
+
+    /// Releases a pod if it is in this sandbox: a late DEL of an old sandbox must not touch the new one's.
+    pub(crate) async fn release_container(
+        &self,
+        pod: &PodKey,
+        container_id: &str,
+    ) -> Result<(), EnrollError> {
+        let same = |enrolled: &Enrolled| match &enrolled.record.container_id {
+            Some(known) => known == container_id,
+            None => true,
+        };
+        self.release_if(pod, same).await
+    }
+
+    async fn release_if(
+        &self,
+        pod: &PodKey,
+        condition: impl Fn(&Enrolled) -> bool,
+    ) -> Result<(), EnrollError> {
+        let mut enrolled = self.lock(pod).await;
+        let outcome = if enrolled.as_ref().is_some_and(condition) {
+            self.release_locked(pod, &mut enrolled).await
+        } else {
+            Ok(())
+        };
+        self.unlock(pod, enrolled);
+        outcome
+    }
+
+    async fn release_locked(&self, pod: &PodKey, enrolled: &mut Option<Enrolled>) -> Result<(), EnrollError> {
+        let Some(Enrolled { attachment, uid, .. }) = enrolled.take() else { return Ok(()) };
+        self.metrics.active.dec();
+        self.metrics.stopped.inc();
+        let node = Arc::clone(&self.node);
+        let released = Arc::clone(&attachment);
+        blocking(move || released.release(&node)).await??;
+        self.records.remove(pod)?;
+        tracing::info!(%pod, "pod released");
+        tokio::spawn(remove_route_at_end(Arc::clone(&self.tunnel), pod.clone(), uid, attachment));
+        Ok(())
+    }
+
+    async fn undo(&self, pod: &PodKey, attachment: Arc<Attachment>) {
+        let node = Arc::clone(&self.node);
+        let undone =
+            blocking(move || attachment.release(&node).and_then(|()| attachment.remove_route())).await;
+        if let Err(error) | Ok(Err(error)) = undone.map(|done| done.map_err(EnrollError::from)) {
+            tracing::warn!(%pod, %error, "a failed enrolment left something behind");
+        }
+        if let Err(error) = self.records.remove(pod) {
+            tracing::warn!(%pod, %error, "a failed enrolment left its record behind");
+        }
+    }
+
+    /// Whether the capture of an enrolled pod is whole; `None` where the pod is not enrolled.
+    pub(crate) async fn inspect(&self, pod: &PodKey) -> Option<Result<(), EnrollError>> {
+        let enrolled = self.lock(pod).await;
+        let attachment = enrolled.as_ref().map(|enrolled| Arc::clone(&enrolled.attachment));
+        self.unlock(pod, enrolled);
+        let (attachment, node) = (attachment?, Arc::clone(&self.node));
+        let outcome = blocking(move || attachment.inspect(&node).map_err(EnrollError::from)).await;
+        Some(outcome.unwrap_or_else(Err))
+    }
+
+    /// Waits for a pod's place, which is made if it is not there.
+    async fn lock(&self, pod: &PodKey) -> OwnedMutexGuard<Option<Enrolled>> {
+        loop {
+            let slot = Arc::clone(self.lock_pods().entry(pod.clone()).or_default());
+            let enrolled = Arc::clone(&slot).lock_owned().await;
+            // Whoever held it before may have found it empty and taken it out.
+            if self.lock_pods().get(pod).is_some_and(|now| Arc::ptr_eq(now, &slot)) {
+                return enrolled;
+            }
+        }
+    }
+
+    fn unlock(&self, pod: &PodKey, enrolled: OwnedMutexGuard<Option<Enrolled>>) {
+        if enrolled.is_none() {
+            self.lock_pods().remove(pod);
+        }
+    }
+
+    fn lock_pods(&self) -> std::sync::MutexGuard<'_, HashMap<PodKey, Slot>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wanted(&self) -> Arc<Vec<Enrollment>> {
+        Arc::clone(&self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Captured connections go on after a release, and need the route by which their packets come back to the agent.
+async fn remove_route_at_end(tunnel: Arc<Tunnel>, pod: PodKey, uid: Arc<str>, attachment: Arc<Attachment>) {
+    const PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+    while tunnel.connections().iter().any(|connection| connection.workload == uid) {
+        tokio::time::sleep(PERIOD).await;
+    }
+    match blocking(move || attachment.remove_route()).await {
+        Ok(Ok(())) => tracing::debug!(%pod, "policy route removed"),
+        Ok(Err(error)) => tracing::warn!(%pod, %error, "policy route not removed"),
+        Err(error) => tracing::warn!(%pod, %error, "policy route not removed"),
+    }
+}
+
+fn listeners_of(mut listeners: Listeners) -> tunnel::Listeners {
+    tunnel::Listeners {
+        outbound: listeners.take(redirect::Direction::Outbound),
+        plaintext: listeners.take(redirect::Direction::Plaintext),
+        hbone: listeners.take(redirect::Direction::Hbone),
+    }
+}
+
+/// Runs what blocks (netlink, eBPF, a connection that is waited for) where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EnrollError> {
+    tokio::task::spawn_blocking(work).await.map_err(EnrollError::Panicked)
+}

@@ -1,0 +1,31 @@
+//! Why a pod is not enrolled.
+
+use linux::container::ContainerError;
+use linux::netns::NetnsError;
+use redirect::CaptureError;
+use thiserror::Error;
+
+use super::record::RecordError;
+
+/// A failure to enrol or release a pod; other pods are not touched by it.
+#[derive(Debug, Error)]
+pub(crate) enum EnrollError {
+    /// The namespace is gone or is none.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The entry does not say where the pod is.
+    #[error("the entry names neither netns nor container; the pod is enrolled when the CNI plugin brings it")]
+    NoLocation,
+    /// The container is not there.
+    #[error(transparent)]
+    Container(#[from] ContainerError),
+    /// Capture failed.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The record could not be kept.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// A defect of ours, kept to the pod it met.
+    #[error("a task of the agent failed: {0}")]
+    Panicked(tokio::task::JoinError),
+}

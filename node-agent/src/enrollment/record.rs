@@ -1,0 +1,145 @@
+//! What a starting agent must know of the pods that the one before it captured: one small file a pod.
+//!
+//! The kernel says what is captured (pins, rows); only these say whose it is. A record is written before the pod is
+//! captured and removed after it was released, so that there is no captured pod without one. A record that cannot be read
+//! is reported and left alone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Names of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct PodKey {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl std::fmt::Display for PodKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A captured pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Record {
+    /// Names of the pod.
+    pub(crate) pod: PodKey,
+    /// Where its network namespace is.
+    pub(crate) netns: PathBuf,
+    /// The kernel's number of that namespace, since this boot.
+    pub(crate) cookie: u64,
+    /// The sandbox that the runtime named, where it came through the plugin.
+    pub(crate) container_id: Option<String>,
+}
+
+/// A record that cannot be kept.
+#[derive(Debug, Error)]
+#[error("enrolment record {path}: {source}")]
+pub(crate) struct RecordError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// The directory of records.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    directory: PathBuf,
+}
+
+impl Records {
+    /// Those of the installation in `run_dir`.
+    pub(crate) fn open(run_dir: &Path) -> Result<Self, RecordError> {
+        let directory = run_dir.join("pods");
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| RecordError { path: directory.clone(), source })?;
+        Ok(Self { directory })
+    }
+
+    /// All that can be read.
+    pub(crate) fn list(&self) -> Result<Vec<Record>, RecordError> {
+        let error = |source| RecordError { path: self.directory.clone(), source };
+        let mut records = Vec::new();
+        for entry in std::fs::read_dir(&self.directory).map_err(error)? {
+            let path = entry.map_err(error)?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!(%error, "left alone; remove the file if its pod is gone"),
+            }
+        }
+        Ok(records)
+    }
+
+    /// Writes or replaces a pod's record, whole or not at all.
+    pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
+        let path = self.path(&record.pod);
+        let new = path.with_extension("new");
+        let bytes =
+            serde_json::to_vec(record).map_err(|e| RecordError { path: path.clone(), source: e.into() })?;
+        std::fs::write(&new, bytes)
+            .and_then(|()| std::fs::rename(&new, &path))
+            .map_err(|source| RecordError { path, source })
+    }
+
+    /// Removes a pod's record.
+    pub(crate) fn remove(&self, pod: &PodKey) -> Result<(), RecordError> {
+        let path = self.path(pod);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RecordError { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Kubernetes names have no underscore, so the two parts cannot run into one another; other characters that do not
+    /// belong into a file name are escaped.
+    fn path(&self, pod: &PodKey) -> PathBuf {
+        let escape = |text: &str| -> String {
+            text.bytes()
+                .map(|b| match b {
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(b).to_string(),
+                    other => format!("%{other:02x}"),
+                })
+                .collect()
+        };
+        self.directory.join(format!("{}_{}.json", escape(&pod.namespace), escape(&pod.name)))
+    }
+}
+
+fn read(path: &Path) -> Result<Record, RecordError> {
+    let error = |source| RecordError { path: path.to_owned(), source };
+    let bytes = std::fs::read(path).map_err(error)?;
+    serde_json::from_slice(&bytes).map_err(|e| error(e.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_kept_replaced_and_removed_and_garbage_is_left_alone() {
+        let run_dir = std::env::temp_dir().join(format!("culvert-records-{}", std::process::id()));
+        let records = Records::open(&run_dir).unwrap();
+        let pod = PodKey { namespace: "a/../b".into(), name: "c_d".into() };
+        let mut record =
+            Record { pod: pod.clone(), netns: "/run/netns/x".into(), cookie: 7, container_id: None };
+        records.write(&record).unwrap();
+        record.cookie = 8;
+        records.write(&record).unwrap();
+        std::fs::write(run_dir.join("pods/bad.json"), "{").unwrap();
+        assert_eq!(records.list().unwrap(), [record]);
+        records.remove(&pod).unwrap();
+        records.remove(&pod).unwrap();
+        assert!(records.list().unwrap().is_empty());
+        assert!(run_dir.join("pods/bad.json").exists());
+        std::fs::remove_dir_all(&run_dir).unwrap();
+    }
+}

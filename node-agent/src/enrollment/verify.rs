@@ -1,0 +1,47 @@
+//! Proof that a pod is captured: a connection made in its namespace, to an address that nobody has, must be answered by
+//! the agent.
+//!
+//! The addresses are of the blocks for documentation (RFC 5737, RFC 3849), which are not routed. The connection goes the
+//! whole way that an application's would: connect program, rule, route, socket lookup, listener, accept loop.
+
+use std::io::Read as _;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use redirect::{Attachment, CaptureError};
+use tunnel::probe;
+
+use super::error::EnrollError;
+
+/// How long the agent may take to answer itself; generous, for a node may be starting hundreds of pods.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Verifies each family in which the pod has an address.
+pub(crate) fn verify(attachment: &Attachment) -> Result<(), EnrollError> {
+    let has = |is: fn(&IpAddr) -> bool| attachment.addresses().iter().any(is);
+    let mut probes = Vec::new();
+    if has(|a| matches!(a, IpAddr::V4(v4) if !v4.is_link_local())) {
+        probes.push(probe::V4);
+    }
+    if has(|a| matches!(a, IpAddr::V6(v6) if !v6.is_unicast_link_local())) {
+        probes.push(probe::V6);
+    }
+    for destination in probes {
+        attachment.netns().run(|| knock(destination))?.map_err(|reason| {
+            CaptureError::NotCaptured(format!("a connection to {destination} in the pod {reason}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn knock(destination: SocketAddr) -> Result<(), String> {
+    let mut stream = TcpStream::connect_timeout(&destination, TIMEOUT).map_err(|error| {
+        format!("did not reach the agent ({error}); does another program in the pod change its routes?")
+    })?;
+    let mut answer = [0; probe::ANSWER.len()];
+    stream
+        .set_read_timeout(Some(TIMEOUT))
+        .and_then(|()| stream.read_exact(&mut answer))
+        .map_err(|error| format!("was accepted, but the agent did not answer ({error})"))?;
+    if answer == *probe::ANSWER { Ok(()) } else { Err("was answered by somebody else".to_owned()) }
+}

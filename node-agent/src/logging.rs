@@ -1,0 +1,72 @@
+//! What the agent writes to stdout: the line format that tools of this field already read, plain or JSON.
+//!
+//! Plain: time, level, scope, message, separated by tabs, then `key=value` pairs separated by blanks; text is quoted,
+//! numbers and addresses are not. JSON: the same as one object. A thread of its own writes; when its queue is full, lines
+//! are dropped and counted rather than a connection being held up.
+
+mod json;
+mod plain;
+
+use clap::ValueEnum;
+use tracing::Level;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+/// Lines that may wait for the writer.
+const QUEUE: usize = 64 * 1024;
+
+/// The form of a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Tab-separated, for people.
+    #[default]
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Keeps the writer alive; dropping it writes what is left.
+pub(crate) struct Logging {
+    /// Lines dropped because the writer could not keep up.
+    pub(crate) dropped: ErrorCounter,
+    _writer: WorkerGuard,
+}
+
+/// Starts logging to stdout; `filter` is in the words of `RUST_LOG`.
+pub(crate) fn start(format: LogFormat, filter: EnvFilter) -> Result<Logging, TryInitError> {
+    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).finish(std::io::stdout());
+    let dropped = writer.error_counter();
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let registry = tracing_subscriber::registry().with(filter);
+    match format {
+        LogFormat::Plain => registry.with(layer.event_format(plain::Plain)).try_init()?,
+        LogFormat::Json => registry.with(layer.event_format(json::Json)).try_init()?,
+    }
+    Ok(Logging { dropped, _writer: guard })
+}
+
+/// Level names are lower case here.
+fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+/// The module that speaks, without the name of the binary: `enrollment`, `tunnel:hbone`.
+fn scope(target: &str) -> String {
+    target.strip_prefix("culvert::").unwrap_or(target).replace("::", ":")
+}
+
+/// RFC 3339 with microseconds, UTC.
+fn timestamp() -> String {
+    const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+    );
+    time::OffsetDateTime::now_utc().format(FORMAT).unwrap_or_default()
+}

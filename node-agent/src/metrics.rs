@@ -1,0 +1,107 @@
+//! Metrics of the process itself: descriptors, build, lost log lines, the mesh file's fate.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use control::file::FileCounters;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::registry::Registry;
+use tracing_appender::non_blocking::ErrorCounter;
+
+/// What the build was; the component's name is the one that dashboards select.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    component: &'static str,
+    tag: &'static str,
+}
+
+/// Registers what the process knows of itself; `dropped` counts lost log lines.
+pub(crate) fn register_process(registry: &mut Registry, dropped: ErrorCounter) {
+    let build = Family::<Build, Gauge>::default();
+    build.get_or_create(&Build { component: "ztunnel", tag: env!("CARGO_PKG_VERSION") }).set(1);
+    registry.register("istio_build", "Istio component build info", build);
+    registry.register_collector(Box::new(Process { dropped }));
+}
+
+/// Registers what became of the versions of the mesh file.
+pub(crate) fn register_file(registry: &mut Registry, counters: Arc<FileCounters>) {
+    registry.register_collector(Box::new(MeshFile { counters }));
+}
+
+#[derive(Debug)]
+struct Process {
+    dropped: ErrorCounter,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        gauge(&mut encoder, "process_open_fds", "Number of open file descriptors", open)?;
+        if let Some(limit) = descriptor_limit() {
+            gauge(&mut encoder, "process_max_fds", "Maximum number of file descriptors", limit)?;
+        }
+        let dropped = self.dropped.dropped_lines() as u64;
+        counter(
+            &mut encoder,
+            "culvert_log_lines_dropped",
+            "Log lines lost because stdout was too slow",
+            dropped,
+        )
+    }
+}
+
+#[derive(Debug)]
+struct MeshFile {
+    counters: Arc<FileCounters>,
+}
+
+impl Collector for MeshFile {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let (applied, rejected) = (read(&self.counters.applied), read(&self.counters.rejected));
+        counter(
+            &mut encoder,
+            "culvert_mesh_file_applied",
+            "Versions of the mesh file that were taken",
+            applied,
+        )?;
+        counter(
+            &mut encoder,
+            "culvert_mesh_file_rejected",
+            "Versions of the mesh file that were wrong",
+            rejected,
+        )
+    }
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: usize,
+) -> Result<(), fmt::Error> {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+/// The soft limit of open files, as the kernel shows it.
+fn descriptor_limit() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,75 @@
+//! How tunnels are shared, limited, released and replaced.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::world::{SERVER, World, eventually, soon};
+use crate::{Config, PoolConfig};
+
+/// Opens `count` connections at once and waits until the application has them all.
+async fn open(world: &mut World, app: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
+    let way = world.way_to((SERVER, 80));
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        clients.push(TcpStream::connect(way).await.unwrap());
+    }
+    let mut open = Vec::new();
+    for client in clients {
+        open.push((client, soon(app.accept()).await.unwrap().0));
+    }
+    open
+}
+
+fn world(pool: PoolConfig) -> World {
+    World::configured(Config { pool, ..Config::default() }, |_, _| {})
+}
+
+#[tokio::test]
+async fn connections_of_a_pod_share_one_tunnel() {
+    let mut world = World::new();
+    let app = world.app(80).await;
+    let _open = open(&mut world, &app, 20).await;
+    assert_eq!(world.client.tunnels(), 1);
+}
+
+#[tokio::test]
+async fn a_full_tunnel_is_joined_by_another() {
+    let mut world = world(PoolConfig { max_streams: 4, ..PoolConfig::default() });
+    let app = world.app(80).await;
+    let _open = open(&mut world, &app, 10).await;
+    assert_eq!(world.client.tunnels(), 3);
+}
+
+#[tokio::test]
+async fn an_unused_tunnel_is_released_and_the_next_connection_gets_a_new_one() {
+    let mut world = world(PoolConfig { idle_release: Duration::from_millis(50), ..PoolConfig::default() });
+    let app = world.app(80).await;
+    let used = open(&mut world, &app, 2).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(world.client.tunnels(), 1, "released while in use");
+    drop(used);
+    eventually(|| world.client.tunnels() == 0).await;
+    open(&mut world, &app, 1).await;
+}
+
+#[tokio::test]
+async fn stopping_a_pod_closes_its_listeners_and_leaves_connections_alone() {
+    let mut world = World::new();
+    let app = world.app(80).await;
+    let way = world.way_to((SERVER, 80));
+    let mut client = TcpStream::connect(way).await.unwrap();
+    let (mut accepted, _) = soon(app.accept()).await.unwrap();
+    world.stop_pods();
+    soon(async {
+        while TcpStream::connect(way).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    client.write_all(b"still here").await.unwrap();
+    let mut bytes = [0; 10];
+    soon(accepted.read_exact(&mut bytes)).await.unwrap();
+    assert_eq!(&bytes, b"still here");
+}

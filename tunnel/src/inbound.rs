@@ -139,12 +139,8 @@ impl Arrival {
             }
             Ok::<_, ConnectionError>(app)
         };
-        let app = tokio::select! {
-            biased;
-            error = entry.cut() => Err(error),
-            app = app => app,
-        };
-        let result = match app {
+        // Should policy change meanwhile, the relay is cut before its first byte.
+        let result = match app.await {
             Ok(app) => match request.accept(&baggage::of(&own)) {
                 Ok(stream) => relay::run(app, Far::Stream(stream), record.counters(), entry.cut()).await,
                 Err(error) => Err(error.into()),

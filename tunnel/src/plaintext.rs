@@ -39,12 +39,8 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         let dialled = shared.dialer().to_app(scope.pod.sockets.as_ref(), source.ip(), destination);
         Ok::<_, ConnectionError>(dialled.await?)
     };
-    let app = tokio::select! {
-        biased;
-        error = entry.cut() => Err(error),
-        app = app => app,
-    };
-    let result = match app {
+    // Should policy change meanwhile, the relay is cut before its first byte.
+    let result = match app.await {
         Ok(app) => relay::run(app, Far::Tcp(captured.stream), record.counters(), entry.cut()).await,
         Err(error) => {
             relay::reset(captured.stream);

@@ -1,2 +1,36 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: builds what plain cargo cannot, demonstrates the product, runs the tests.
+//!
+//! One file a subcommand. Whatever is missing on the machine is named with the command that brings it; the demo and the
+//! tests bring it themselves, and say so before they do.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, reason = "this program talks to people")]
+
+mod binaries;
+mod build_ebpf;
+mod demo;
+mod setup;
+mod shell;
+mod test;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, demonstrates and tests Culvert")]
+enum Task {
+    /// Build the eBPF programs into target/bpf.
+    BuildEbpf(build_ebpf::Args),
+    /// Show the product on two nodes made of network namespaces.
+    Demo(demo::Args),
+    /// Run the tests: all of them, or one suite.
+    Test(test::Args),
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::BuildEbpf(args) => build_ebpf::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+    }
+}

@@ -55,6 +55,9 @@ pub struct Enroll {
     /// Path of its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
+    /// The node whose agent captures it; not in the file, see [`MeshFile::write_for`].
+    #[serde(skip)]
+    pub node: String,
 }
 
 /// An endpoint.
@@ -164,16 +167,17 @@ impl Service {
 impl Enroll {
     /// Captures a pod that is there already.
     pub fn running(pod: &Pod) -> Self {
-        Self { netns: Some(pod.netns().to_owned()), ..Self::by_cni(pod.name(), pod.namespace()) }
+        Self { netns: Some(pod.netns().to_owned()), ..Self::by_cni(pod.name(), pod.namespace(), pod.node()) }
     }
 
     /// Captures a pod when the CNI plugin brings it.
-    pub fn by_cni(name: &str, namespace: &str) -> Self {
+    pub fn by_cni(name: &str, namespace: &str, node: &Node) -> Self {
         Self {
             name: name.to_owned(),
             namespace: namespace.to_owned(),
             service_account: Some(name.to_owned()),
             netns: None,
+            node: node.name().to_owned(),
         }
     }
 }
@@ -207,6 +211,13 @@ impl MeshFile {
     pub fn write(&self, path: &Path) -> Result<()> {
         replace(path, &self.to_yaml()?)
     }
+
+    /// Replaces one node's file: the whole mesh, and of the pods to capture only the node's own.
+    pub fn write_for(&self, node: &Node, path: &Path) -> Result<()> {
+        let mut own = self.clone();
+        own.enroll.retain(|entry| entry.node == node.name());
+        own.write(path)
+    }
 }
 
 /// Replaces a file in one step.
@@ -227,7 +238,13 @@ mod tests {
         let mut mesh = MeshFile::with_ca(Path::new("/run/ca"));
         let vips = ["10.96.0.1".parse().unwrap(), "2001:db8:96::1".parse().unwrap()];
         mesh.services.push(Service::new("productpage", "default", &vips, &[(80, 8080)]));
-        mesh.enroll.push(Enroll::by_cni("sleep", "default"));
+        mesh.enroll.push(Enroll {
+            name: "sleep".into(),
+            namespace: "default".into(),
+            service_account: Some("sleep".into()),
+            netns: None,
+            node: "n1".into(),
+        });
         mesh.deny("no-notsleep", "default", "notsleep");
         let text = mesh.to_yaml().unwrap();
         for words in
@@ -235,6 +252,6 @@ mod tests {
         {
             assert!(text.contains(words), "{words:?} in\n{text}");
         }
-        assert!(!text.contains("netns"), "{text}");
+        assert!(!text.contains("netns") && !text.contains("n1"), "{text}");
     }
 }

@@ -1,8 +1,9 @@
 //! A node: a namespace on the wire with a bridge for its pods, a conflist, and a place for an agent.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -138,7 +139,18 @@ pub fn culvert_cni() -> Result<PathBuf> {
     binary("CULVERT_CNI_BIN", "culvert-cni")
 }
 
+/// Paths that this process was told; the environment cannot be written to without `unsafe`.
+static TOLD: OnceLock<HashMap<&'static str, PathBuf>> = OnceLock::new();
+
+/// Uses these programs instead of what `CULVERT_BIN`, `CULVERT_CNI_BIN` and `POD_APP_BIN` say. The first call counts.
+pub fn use_binaries(paths: impl IntoIterator<Item = (&'static str, PathBuf)>) {
+    TOLD.get_or_init(|| paths.into_iter().collect());
+}
+
 pub(crate) fn binary(variable: &str, name: &str) -> Result<PathBuf> {
+    if let Some(path) = TOLD.get().and_then(|told| told.get(variable)) {
+        return Ok(path.clone());
+    }
     if let Some(path) = std::env::var_os(variable) {
         return std::path::absolute(path).with_context(|| variable.to_owned());
     }

@@ -1,0 +1,69 @@
+//! The three programs that demo and tests run: agent, plugin, and the app of the pods.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::{build_ebpf, shell};
+
+/// Where they are.
+pub(crate) struct Binaries {
+    pub(crate) agent: PathBuf,
+    pub(crate) plugin: PathBuf,
+    pub(crate) pod_app: PathBuf,
+}
+
+impl Binaries {
+    /// Builds them, with the eBPF objects first.
+    pub(crate) fn build() -> Result<Self> {
+        build_ebpf::ensure()?;
+        let mut agent = shell::cargo();
+        agent.args(["build", "--quiet", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
+        agent.args(["-p", "culvert-harness", "--bin", "pod-app"]);
+        shell::run(&mut agent)?;
+        let target = target_dir()?;
+        let release = target.join("release");
+        Ok(Self {
+            agent: release.join("culvert"),
+            plugin: plugin(&target)?,
+            pod_app: release.join("pod-app"),
+        })
+    }
+
+    /// From now on the harness in this process starts these.
+    pub(crate) fn announce(&self) {
+        harness::node::use_binaries(self.environment().map(|(name, path)| (name, path.clone())));
+    }
+
+    /// The variables by which the harness finds them.
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 3] {
+        [("CULVERT_BIN", &self.agent), ("CULVERT_CNI_BIN", &self.plugin), ("POD_APP_BIN", &self.pod_app)]
+    }
+}
+
+/// The plugin is linked statically: it runs on the host, whose C library is not ours to know.
+fn plugin(target: &std::path::Path) -> Result<PathBuf> {
+    let triple = host_triple()?;
+    let mut cargo = shell::cargo();
+    cargo
+        .args(["build", "--quiet", "--profile", "plugin", "-p", "culvert-cni", "--target", &triple])
+        // With --target the flag is for the plugin alone, not for the build scripts on its way.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    shell::run(&mut cargo)?;
+    Ok(target.join(triple).join("plugin/culvert-cni"))
+}
+
+fn host_triple() -> Result<String> {
+    let version = shell::output(Command::new("rustc").arg("-vV").current_dir(shell::root()))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
+}
+
+fn target_dir() -> Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    let metadata = shell::output(cargo.args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let target = metadata.get("target_directory").and_then(serde_json::Value::as_str);
+    Ok(target.context("cargo metadata names no target_directory")?.into())
+}

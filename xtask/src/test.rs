@@ -1,0 +1,79 @@
+//! `test [SUITE]`: the suites that every change must pass. Without a suite, all of them.
+//!
+//! A suite that lacks root or a tool fails and names it; none passes by skipping.
+
+mod dependencies;
+
+use anyhow::Result;
+
+use crate::binaries::Binaries;
+use crate::{build_ebpf, setup, shell};
+
+/// Those that need root and namespaces: the harness's own, and the product's.
+const NETNS: [&str; 2] = ["culvert-harness", "culvert-netns-tests"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which suite; all if none is named.
+    suite: Option<Suite>,
+    /// Only tests whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Suite {
+    /// Formatting, lints, the direction of dependencies, and every test that needs no network of its own.
+    Unit,
+    /// Real namespaces, real eBPF, real agents; as root.
+    Netns,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let wanted = |suite| args.suite.is_none_or(|only| only == suite);
+    let filter = args.filter.as_deref();
+    if wanted(Suite::Unit) {
+        unit(filter)?;
+    }
+    if wanted(Suite::Netns) {
+        netns(filter)?;
+    }
+    println!("\nAll passed.");
+    Ok(())
+}
+
+fn unit(filter: Option<&str>) -> Result<()> {
+    println!("\n== unit: formatting, dependencies, lints, tests");
+    shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
+    dependencies::check()?;
+    // The loader embeds the objects.
+    build_ebpf::ensure()?;
+    shell::run(shell::cargo().args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    let mut tests = shell::cargo();
+    tests.args(["test", "--quiet", "--workspace"]);
+    tests.args(NETNS.iter().flat_map(|package| ["--exclude", package])).args(filter);
+    shell::run(&mut tests)?;
+    shell::run(shell::cargo().args(["test", "--quiet", "-p", "culvert-harness", "--lib"]).args(filter))
+}
+
+fn netns(filter: Option<&str>) -> Result<()> {
+    println!("\n== netns: real namespaces, eBPF and agents");
+    setup::require_root()?;
+    setup::ensure(&setup::RUNTIME)?;
+    let binaries = Binaries::build()?;
+    for package in NETNS {
+        let mut tests = shell::cargo();
+        tests.args(["test", "--quiet", "-p", package, "--tests"]).args(filter);
+        tests.envs(binaries.environment());
+        shell::run(&mut tests)?;
+    }
+    Ok(())
+}

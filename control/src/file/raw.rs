@@ -194,17 +194,29 @@ pub(super) struct RawPolicy {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawMatch {
+    #[serde(deserialize_with = "filled")]
     pub(super) namespaces: Vec<RawString>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_namespaces: Vec<RawString>,
+    #[serde(deserialize_with = "filled")]
     pub(super) service_accounts: Vec<RawAccount>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_service_accounts: Vec<RawAccount>,
+    #[serde(deserialize_with = "filled")]
     pub(super) principals: Vec<RawString>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_principals: Vec<RawString>,
+    #[serde(deserialize_with = "filled")]
     pub(super) source_ips: Vec<As<IpNet>>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_source_ips: Vec<As<IpNet>>,
+    #[serde(deserialize_with = "filled")]
     pub(super) destination_ips: Vec<As<IpNet>>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_destination_ips: Vec<As<IpNet>>,
+    #[serde(deserialize_with = "filled")]
     pub(super) destination_ports: Vec<As<Port>>,
+    #[serde(deserialize_with = "filled")]
     pub(super) not_destination_ports: Vec<As<Port>>,
 }
 
@@ -240,6 +252,18 @@ pub(super) struct RawEnrollment {
 pub(super) struct RawCa {
     pub(super) dir: PathBuf,
     pub(super) ttl: Option<As<Duration>>,
+}
+
+/// A list of values to match, which must not be empty: what is left empty by mistake would match everything.
+fn filled<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let values: Vec<T> = Option::deserialize(deserializer)?.unwrap_or_default();
+    if values.is_empty() {
+        let message = "this list is empty and would not restrict anything: leave it out, or fill it";
+        return Err(serde::de::Error::custom(message));
+    }
+    Ok(values)
 }
 
 impl<'de> Deserialize<'de> for Served {

@@ -179,6 +179,8 @@ fn errors_name_the_line_and_the_thing() {
         (policy("- - - destinationPorts: [0]"), 7, "`0` is not a port"),
         (policy("- - - principal: [{Exact: x}]"), 7, "principal"),
         (policy("- - - principals: [{Exactly: x}]"), 7, "Exactly"),
+        (policy("- - - principals: []"), 7, "this list is empty"),
+        (policy("- - - destinationPorts: [80]\n        principals:\n"), 8, "this list is empty"),
         (policy("- - - sourceIps: [10.0.0.0/33]"), 7, "`10.0.0.0/33` is not an IP address or a range"),
         (
             "policies:\n- {name: p, namespace: n, scope: Global, action: Audit}\n".to_owned(),

@@ -1,6 +1,6 @@
 //! The network between nodes: a namespace with a bridge, and a veth pair to each node.
 //!
-//! All addresses are of documentation or private ranges and exist only inside the namespaces: the wire is 192.0.2.0/24
+//! All addresses are of documentation or private ranges and exist only inside the namespaces: the wire is 198.51.100.0/24
 //! and 2001:db8:ffff::/64, node N's pods are 10.1.N.0/24 and 2001:db8:1:N::/64. Each node has routes to the pods of the
 //! others and nothing is translated, so that what the tap sees is what the pods sent.
 
@@ -37,7 +37,7 @@ impl Station {
     /// Addresses on the wire.
     pub fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
         let number = u16::from(self.number);
-        (Ipv4Addr::new(192, 0, 2, self.number), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, number))
+        (Ipv4Addr::new(198, 51, 100, self.number), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, number))
     }
 
     /// Subnets of its pods.

@@ -24,12 +24,13 @@ use crate::hbone::{ConnectError, baggage};
 use crate::judgement::judge;
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
+use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
 use crate::tls::{HandshakeError, peer_identity};
 
 /// A tunnel whose client is proven.
 #[derive(Clone)]
-struct Arrival {
+pub(crate) struct Arrival {
     scope: Scope,
     /// The tunnel's two ends.
     source: SocketAddr,
@@ -92,17 +93,22 @@ async fn handshake(
         .map_err(|_| HandshakeError::Timeout(limits.certificate))?
         .map_err(ConnectError::from)?;
     let config = shared.tls.server(&own, &certificate)?;
-    let tls = timeout(limits.tls_handshake, TlsAcceptor::from(config).accept(captured.stream))
+    let accepting = TlsAcceptor::from(config).accept(captured.stream).into_fallible();
+    let accepted = timeout(limits.tls_handshake, accepting)
         .await
-        .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?
-        .map_err(HandshakeError::from)?;
+        .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?;
+    let tls = accepted.map_err(|(error, stream)| {
+        // The alert that says what is wrong is on its way.
+        tokio::spawn(socket::part(stream));
+        HandshakeError::from(error)
+    })?;
     let client = peer_identity(tls.get_ref().1, own.trust_domain())?;
     Ok((client, tls))
 }
 
 impl Arrival {
     /// Serves one stream to its end.
-    async fn connect(self, request: ConnectRequest) {
+    pub(crate) async fn connect(self, request: ConnectRequest) {
         let shared = &self.scope.shared;
         let snapshot = shared.store.load();
         let Ok(own) = self.scope.own_workload().await else {

@@ -1,8 +1,8 @@
 //! The data path: captured connections in, mutual-TLS tunnels or plain connections out, and back.
 //!
 //! A [`Tunnel`] serves enrolled pods. For each it accepts from three kinds of listeners: what the pod's
-//! applications open ([`outbound`]), what arrives in tunnels ([`inbound`]) and what arrives in plaintext
-//! ([`plaintext`]). Where a connection goes and whether it may is asked of the `mesh` crate; sockets in the
+//! applications open (`outbound`), what arrives in tunnels (`inbound`) and what arrives in plaintext
+//! (`plaintext`). Where a connection goes and whether it may is asked of the `mesh` crate; sockets in the
 //! pod's netns come from [`PodSockets`], certificates from a [`CertificateProvider`].
 //!
 //! Invariant: nothing is carried in plaintext that the mesh wants in a tunnel. Every wait has a limit

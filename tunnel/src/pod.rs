@@ -79,6 +79,7 @@ pub struct Listeners {
 
 /// A pod being served. Dropping it stops accepting; connections that are there go on.
 #[derive(Debug)]
+#[must_use = "the pod is served only as long as its handle lives"]
 pub struct PodHandle {
     _serving: watch::Sender<()>,
 }

@@ -1,6 +1,7 @@
 //! Options every TCP socket of the data path gets, and connecting with a limit.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -10,6 +11,9 @@ use tokio::time::timeout;
 use crate::config::Keepalive;
 use crate::hbone::ConnectError;
 use crate::pod::PodSockets;
+
+/// How long a peer has to read why it is refused.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Turns Nagle off and keepalive on. A socket that refuses (it may be reset already) is as good without.
 pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
@@ -22,6 +26,27 @@ pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "socket option refused");
     }
+}
+
+/// Ends a connection so that the peer gets to read what was written last. To close it with unread input
+/// would make the kernel send a RST, and that overtakes everything.
+pub(crate) async fn part(stream: TcpStream) {
+    if SockRef::from(&stream).shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut scratch = [0; 1024];
+    let drained = async {
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    };
+    // A peer that goes on sending has had its chance to listen.
+    let _ = timeout(PARTING, drained).await;
 }
 
 /// How sockets are connected: within which limit, and tuned how.

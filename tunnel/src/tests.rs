@@ -1,5 +1,6 @@
 //! The data path as a whole: two nodes, real sockets, real TLS, on loopback.
 
+mod budget;
 mod carry;
 mod peer;
 mod policy;

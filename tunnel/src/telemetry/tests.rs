@@ -1,7 +1,8 @@
 //! The log's fields and the metrics' labels, against lines that the peer wrote.
 
+use std::cell::RefCell;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::Once;
 
 use mesh::Workload;
 use prometheus_client::encoding::text::encode;
@@ -12,9 +13,12 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use super::*;
 use crate::error::ConnectionError;
 
-/// Writes events as the plain log does: strings quoted, the rest as it is.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+thread_local! {
+    static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Writes events as the plain log does, strings quoted, the rest as it is; for each thread its own.
+struct Lines;
 
 #[derive(Default)]
 struct Line(String, String);
@@ -35,7 +39,8 @@ impl<S: tracing::Subscriber> Layer<S> for Lines {
         event.record(&mut line);
         let meta = event.metadata();
         let level = meta.level().to_string().to_lowercase();
-        self.0.lock().unwrap().push(format!("{level}\t{}\t{}\t{}", meta.target(), line.0, line.1.trim()));
+        let line = format!("{level}\t{}\t{}\t{}", meta.target(), line.0, line.1.trim());
+        LINES.with_borrow_mut(|lines| lines.push(line));
     }
 }
 
@@ -70,10 +75,14 @@ fn tunnelled() -> Details {
     }
 }
 
+/// What `act` logs. The subscriber is the process's, since the interest in an event is cached for all threads.
 fn logged(act: impl FnOnce()) -> Vec<String> {
-    let lines = Lines::default();
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(lines.clone()), act);
-    lines.0.lock().unwrap().clone()
+    static SUBSCRIBE: Once = Once::new();
+    SUBSCRIBE.call_once(|| {
+        tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Lines)).unwrap();
+    });
+    act();
+    LINES.take()
 }
 
 #[test]

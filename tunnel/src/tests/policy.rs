@@ -7,7 +7,7 @@ use mesh::{Policy, policy::Scope};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::resets::expect_reset;
+use super::resets::{expect_refusal, expect_reset};
 use super::world::{SERVER, World, policy, soon, workload};
 
 #[tokio::test]
@@ -15,8 +15,7 @@ async fn a_denied_connection_is_reset_and_counted_on_both_nodes() {
     let mut world = World::new();
     world.add_policy(policy(Action::Deny, 80));
     let _app = world.app(80).await;
-    let mut client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.way_to((SERVER, 80))).await;
     for (node, flag) in [(&world.client, "CONNECT"), (&world.server, "DENY")] {
         let flag = format!("response_flags=\"{flag}\"");
         node.metric(&["connections_failed_total", &flag, "} 1"]).await;
@@ -79,8 +78,7 @@ async fn a_name_that_stays_unknown_refuses_new_connections_and_cuts_no_old_ones(
         editor.insert_workload(server);
         Some(editor.finish())
     });
-    let mut new = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
-    expect_reset(&mut new).await;
+    expect_refusal(world.way_to((SERVER, 80))).await;
     tokio::io::AsyncWriteExt::write_all(&mut app, b"x").await.unwrap();
     soon(old.read_exact(&mut [0])).await.unwrap();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::resets::expect_reset;
 use super::world::{SERVER, World, eventually, soon};
 use crate::{Config, PoolConfig};
 
@@ -72,4 +73,14 @@ async fn stopping_a_pod_closes_its_listeners_and_leaves_connections_alone() {
     let mut bytes = [0; 10];
     soon(accepted.read_exact(&mut bytes)).await.unwrap();
     assert_eq!(&bytes, b"still here");
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_peer_restarted_is_replaced_and_its_connections_are_reset() {
+    let mut world = World::new();
+    let app = world.app(80).await;
+    let mut old = open(&mut world, &app, 1).await;
+    world.restart_server();
+    expect_reset(&mut old[0].0).await;
+    open(&mut world, &app, 1).await;
 }

@@ -1,16 +1,13 @@
 //! What is refused, and that the application learns of it at once, as a reset.
 
-use tokio::net::TcpStream;
-
-use super::resets::expect_reset;
+use super::resets::expect_refusal;
 use super::world::{SERVER, World, workload};
 
 #[tokio::test]
 async fn an_application_that_is_not_there_is_told_as_a_failed_connect() {
     let mut world = World::new();
     world.absent_app(80).await;
-    let mut client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.way_to((SERVER, 80))).await;
     for node in [&world.client, &world.server] {
         node.metric(&["connections_failed_total", "response_flags=\"CONNECT\"", "} 1"]).await;
     }
@@ -20,8 +17,7 @@ async fn an_application_that_is_not_there_is_told_as_a_failed_connect() {
 async fn a_client_of_another_trust_domain_gets_nowhere() {
     let mut world = World::with(|client, _| client.trust_domain = "elsewhere".into());
     let _app = world.app(80).await;
-    let mut client = TcpStream::connect(world.way_to((SERVER, 80))).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.way_to((SERVER, 80))).await;
     world.client.metric(&["connections_failed_total", "\"TLS_FAILURE\"", "} 1"]).await;
 }
 
@@ -39,16 +35,14 @@ async fn a_server_with_another_identity_is_not_spoken_to() {
         editor.insert_workload(old);
         Some(editor.finish())
     });
-    let mut client = TcpStream::connect(way).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(way).await;
     world.client.metric(&["connections_failed_total", "\"TLS_FAILURE\"", "} 1"]).await;
 }
 
 #[tokio::test]
 async fn the_meshs_own_port_is_no_destination() {
     let mut world = World::new();
-    let mut client = TcpStream::connect(world.way_to((SERVER, 15008))).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.way_to((SERVER, 15008))).await;
     world.client.metric(&["connections_failed_total", "\"CONNECT\"", "} 1"]).await;
 }
 
@@ -56,6 +50,5 @@ async fn the_meshs_own_port_is_no_destination() {
 async fn a_refused_plaintext_connection_is_reset() {
     let mut world = World::new();
     world.absent_app(80).await;
-    let mut client = TcpStream::connect(world.plain_way_to(80)).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.plain_way_to(80)).await;
 }

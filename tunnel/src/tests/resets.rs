@@ -1,6 +1,7 @@
 //! A reset stays a reset, through the tunnel and back.
 
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +14,14 @@ pub(super) async fn expect_reset(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let error = soon(stream.read_to_end(&mut rest)).await.expect_err("ended cleanly");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+/// Connects, and expects a reset; it may come so soon that connecting is what fails.
+pub(super) async fn expect_refusal(way: SocketAddr) {
+    match TcpStream::connect(way).await {
+        Ok(mut stream) => expect_reset(&mut stream).await,
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
 }
 
 #[tokio::test]

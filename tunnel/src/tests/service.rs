@@ -7,7 +7,7 @@ use mesh::{NamespacedHostname, NetworkAddress, Service, Workload};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use super::resets::expect_reset;
+use super::resets::expect_refusal;
 use super::world::{SERVER, World, soon, workload};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
@@ -73,8 +73,7 @@ async fn an_endpoint_that_cannot_be_reached_is_replaced_by_another() {
 async fn a_service_without_endpoints_is_refused_and_counted() {
     let mut world = World::new();
     publish(&world, []);
-    let mut client = TcpStream::connect(world.way_to((VIP, 80))).await.unwrap();
-    expect_reset(&mut client).await;
+    expect_refusal(world.way_to((VIP, 80))).await;
     world.client.metric(&["connections_failed_total", "response_flags=\"CONNECT\"", "} 1"]).await;
 }
 

@@ -157,13 +157,26 @@ impl World {
         let config = Config { workers: NonZeroUsize::MIN, ..config };
         let node = || Node::new(config.clone(), &store, &certificates);
         let (client, server) = (node(), node());
-        let places = Places::default();
+        let mut world =
+            Self { store, places: Places::default(), certificates, client, server, pods: Vec::new() };
+        world.serve();
+        world
+    }
+
+    /// Has the server node accept tunnels for the server pod.
+    fn serve(&mut self) {
         let hbone = SocketAddr::from((SERVER, mesh::HBONE_PORT));
-        let listener = places.capture(hbone);
-        places.place(hbone, listener.local_addr().unwrap());
+        let listener = self.places.capture(hbone);
+        self.places.place(hbone, listener.local_addr().unwrap());
         let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
-        let pod = server.tunnel.start(pod("server", &places), listeners);
-        Self { store, places, certificates, client, server, pods: vec![pod] }
+        self.pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+    }
+
+    /// Ends the server node with everything it carries, and starts another in its place.
+    pub(super) fn restart_server(&mut self) {
+        let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
+        self.server = Node::new(config, &self.store, &self.certificates);
+        self.serve();
     }
 
     /// The server pod's application on `port`.

@@ -1,0 +1,19 @@
+//! What a connection may cost in memory while it idles. Raising a budget is a decision, not an accident.
+
+/// The size of what an async function keeps, without running it.
+fn kept<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[test]
+fn a_connections_task_is_small() {
+    for (name, size, budget) in [
+        ("outbound", kept(crate::outbound::serve), 4096),
+        ("plaintext", kept(crate::plaintext::serve), 4096),
+        ("inbound tunnel", kept(crate::inbound::serve), 5120),
+        ("inbound stream", kept(crate::inbound::Arrival::connect), 4096),
+        ("record", size_of::<crate::telemetry::Record>(), 1024),
+    ] {
+        assert!(size <= budget, "{name}: {size} bytes, {budget} allowed");
+    }
+}

@@ -88,7 +88,8 @@ impl Bare {
         let nodes = [wire.add_node("n1")?, wire.add_node("n2")?];
         let outside = wire.add_host("outside")?;
         let [n1, n2] = &nodes;
-        let (client, neighbour) = (n1.add_plain_pod("client", "demo")?, n1.add_plain_pod("neighbour", "demo")?);
+        let (client, neighbour) =
+            (n1.add_plain_pod("client", "demo")?, n1.add_plain_pod("neighbour", "demo")?);
         let (server, plain) = (n2.add_plain_pod("server", "demo")?, n2.add_plain_pod("plain", "demo")?);
         let mut apps = Vec::new();
         for pod in [&client, &neighbour, &server, &plain] {
@@ -123,7 +124,8 @@ impl Bare {
         let [n1, n2] = &self.nodes;
         let agent1 = Agent::start(n1, &self.mesh_path(n1))?;
         let agent2 = Agent::start(n2, &self.mesh_path(n2))?;
-        for (agent, pod) in [(&agent1, "demo/client"), (&agent1, "demo/neighbour"), (&agent2, "demo/server")] {
+        for (agent, pod) in [(&agent1, "demo/client"), (&agent1, "demo/neighbour"), (&agent2, "demo/server")]
+        {
             agent.wait_for_log(&["pod enrolled", pod], LIMIT)?;
         }
         let Self { nodes, wire, client, neighbour, server, plain, outside, apps, mesh, run } = self;

@@ -23,13 +23,21 @@ fn e1_every_destination_reaches_the_outbound_listener() -> Result<()> {
         ensure!(http.stream().peer_addr()? == target, "getpeername must stay {target}");
         let own = http.stream().local_addr()?;
         let reply = http.get("/e1-needle")?;
-        let expected = if target.is_ipv4() { world.server.addresses()[0] } else { world.server.addresses()[1] };
-        ensure!(reply.field("app") == "server" && reply.field("local").parse::<SocketAddr>()?.ip() == expected);
+        let expected =
+            if target.is_ipv4() { world.server.addresses()[0] } else { world.server.addresses()[1] };
+        ensure!(
+            reply.field("app") == "server" && reply.field("local").parse::<SocketAddr>()?.ip() == expected
+        );
         ensure!(reply.peer()?.ip() == own.ip(), "the app must see the client's own address: {}", reply.body);
         drop(http);
         let source = format!("src.addr={own}");
-        let line = world.agent1.wait_for_log(&["connection complete", &source, "direction=\"outbound\""], LIMIT)?;
-        ensure!(line.contains(":15008 ") && line.contains("dst.identity=\"spiffe://cluster.local/ns/demo/sa/server\""), "{line}");
+        let line =
+            world.agent1.wait_for_log(&["connection complete", &source, "direction=\"outbound\""], LIMIT)?;
+        ensure!(
+            line.contains(":15008 ")
+                && line.contains("dst.identity=\"spiffe://cluster.local/ns/demo/sa/server\""),
+            "{line}"
+        );
     }
     tap.settle()?;
     ensure!(!tap.contains(b"e1-needle")?, "the payload was on the wire");
@@ -93,7 +101,11 @@ fn directly(world: &World, target: SocketAddr) -> Result<()> {
     let mut http = world.client.open_http(target)?;
     let own = http.stream().local_addr()?;
     let reply = http.get("/")?;
-    ensure!(reply.field("app") == "client" && reply.peer()? == own, "{target}: {own} was seen as {}", reply.body);
+    ensure!(
+        reply.field("app") == "client" && reply.peer()? == own,
+        "{target}: {own} was seen as {}",
+        reply.body
+    );
     Ok(())
 }
 
@@ -108,7 +120,10 @@ fn e4_the_pods_own_service_goes_through_the_agent() -> Result<()> {
         ensure!(reply.field("app") == "client", "{}", reply.body);
         ensure!(reply.peer()?.ip() == own.ip() && reply.peer()? != own, "{own} was seen as {}", reply.body);
         drop(http);
-        world.agent1.wait_for_log(&["connection complete", &format!("src.addr={own}"), "outbound", "own.demo"], LIMIT)?;
+        world.agent1.wait_for_log(
+            &["connection complete", &format!("src.addr={own}"), "outbound", "own.demo"],
+            LIMIT,
+        )?;
     }
     Ok(())
 }
@@ -124,7 +139,9 @@ fn e9_replies_to_the_spoofed_client_reach_the_agent() -> Result<()> {
             let mut stream = from.connect(target, LIMIT)??;
             let mut sender = stream.try_clone()?;
             let sent = data.clone();
-            let writer = std::thread::spawn(move || sender.write_all(&sent).and_then(|()| sender.shutdown(std::net::Shutdown::Write)));
+            let writer = std::thread::spawn(move || {
+                sender.write_all(&sent).and_then(|()| sender.shutdown(std::net::Shutdown::Write))
+            });
             let mut received = Vec::new();
             stream.read_to_end(&mut received)?;
             writer.join().map_err(|_| anyhow::anyhow!("writer"))??;
@@ -138,11 +155,17 @@ fn e9_replies_to_the_spoofed_client_reach_the_agent() -> Result<()> {
 fn e13_a_dead_agent_refuses_at_once() -> Result<()> {
     let mut world = World::new()?;
     world.agent1.kill9()?;
-    let targets = at(ips(WEB), SERVICE).into_iter().chain(at(world.server.addresses(), HTTP)).chain(at(world.outside_ips(), SERVICE));
+    let targets = at(ips(WEB), SERVICE)
+        .into_iter()
+        .chain(at(world.server.addresses(), HTTP))
+        .chain(at(world.outside_ips(), SERVICE));
     for target in targets {
         let began = Instant::now();
         let attempt = world.client.attempt(target, "/")?;
-        ensure!(matches!(&attempt, Attempt::Refused(e) if e.kind() == std::io::ErrorKind::ConnectionRefused), "{target}: {attempt:?}");
+        ensure!(
+            matches!(&attempt, Attempt::Refused(e) if e.kind() == std::io::ErrorKind::ConnectionRefused),
+            "{target}: {attempt:?}"
+        );
         ensure!(began.elapsed() < Duration::from_secs(2), "refused only after {:?}", began.elapsed());
     }
     Ok(())

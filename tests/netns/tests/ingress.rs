@@ -20,11 +20,17 @@ fn i1_plaintext_arrives_on_the_port_it_was_sent_to_with_its_source() -> Result<(
             let mut http = world.plain.open_http(target)?;
             let own = http.stream().local_addr()?;
             let reply = http.get("/")?;
-            ensure!(reply.field("app") == "server" && reply.field("local") == target.to_string(), "{}", reply.body);
+            ensure!(
+                reply.field("app") == "server" && reply.field("local") == target.to_string(),
+                "{}",
+                reply.body
+            );
             ensure!(reply.peer()?.ip() == own.ip(), "{own} was seen as {}", reply.body);
             ensure!(reply.peer()? != own, "the agent must stand between");
             drop(http);
-            let line = world.agent2.wait_for_log(&["connection complete", &format!("src.addr={own}"), "inbound"], LIMIT)?;
+            let line = world
+                .agent2
+                .wait_for_log(&["connection complete", &format!("src.addr={own}"), "inbound"], LIMIT)?;
             ensure!(!line.contains("src.identity"), "{line}");
         }
     }
@@ -57,9 +63,15 @@ fn i3_the_app_sees_the_client_and_not_the_agent() -> Result<()> {
         let mut http = world.client.open_http(target)?;
         let own = http.stream().local_addr()?;
         let reply = http.get("/")?;
-        ensure!(reply.peer()?.ip() == own.ip() && reply.field("local") == target.to_string(), "{}", reply.body);
+        ensure!(
+            reply.peer()?.ip() == own.ip() && reply.field("local") == target.to_string(),
+            "{}",
+            reply.body
+        );
         drop(http);
-        let line = world.agent2.wait_for_log(&["connection complete", "inbound", &format!("dst.hbone_addr={target}")], LIMIT)?;
+        let line = world
+            .agent2
+            .wait_for_log(&["connection complete", "inbound", &format!("dst.hbone_addr={target}")], LIMIT)?;
         ensure!(line.contains("src.identity=\"spiffe://cluster.local/ns/demo/sa/client\""), "{line}");
     }
     Ok(())
@@ -75,7 +87,13 @@ fn i7_pods_of_one_node_use_the_tunnel_as_any_other() -> Result<()> {
         ensure!(reply.field("app") == "neighbour" && reply.peer()?.ip() == own.ip(), "{}", reply.body);
         drop(http);
         for direction in ["outbound", "inbound"] {
-            let parts = ["connection complete", direction, "sa/client", "sa/neighbour", &format!("dst.hbone_addr={target}")];
+            let parts = [
+                "connection complete",
+                direction,
+                "sa/client",
+                "sa/neighbour",
+                &format!("dst.hbone_addr={target}"),
+            ];
             world.agent1.wait_for_log(&parts, LIMIT)?;
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::mesh_file::Enroll;
-use harness::{Agent, Attempt, command, eventually};
-use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, mesh_path, until_answered};
+use harness::{command, eventually};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, until_answered};
 
 #[test]
 fn x1_a_connection_that_is_open_when_the_pod_is_enrolled_lives_on() -> Result<()> {
@@ -34,7 +34,8 @@ fn x1_a_connection_that_is_open_when_the_pod_is_enrolled_lives_on() -> Result<()
 fn x3_a_killed_agent_leaks_nothing_and_the_next_one_takes_over() -> Result<()> {
     let mut world = World::new()?;
     let tap = world.wire.tap()?;
-    let targets: Vec<_> = at(world.server.addresses(), HTTP).into_iter().chain(at(ips(WEB), SERVICE)).collect();
+    let targets: Vec<_> =
+        at(world.server.addresses(), HTTP).into_iter().chain(at(ips(WEB), SERVICE)).collect();
     let before = leftovers(&world)?;
     let mut open = world.client.open_http(targets[0])?;
     open.get("/x3-needle")?;
@@ -49,12 +50,19 @@ fn x3_a_killed_agent_leaks_nothing_and_the_next_one_takes_over() -> Result<()> {
     for target in at(world.neighbour.addresses(), HTTP) {
         for from in [&world.server, &world.plain] {
             let attempt = from.attempt(target, "/x3-needle")?;
-            ensure!(attempt.is_refused(), "{} to {target} with the pod's agent dead: {attempt:?}", from.name());
+            ensure!(
+                attempt.is_refused(),
+                "{} to {target} with the pod's agent dead: {attempt:?}",
+                from.name()
+            );
         }
     }
     // The server's agent is alive, and everything the dead one's pods sent was in the tunnel.
     tap.settle()?;
-    let leaked = tap.any(|s| s.payload.windows(9).any(|w| w == b"x3-needle") && s.source.ip() == std::net::IpAddr::from(world.client.ipv4()));
+    let leaked = tap.any(|s| {
+        s.payload.windows(9).any(|w| w == b"x3-needle")
+            && s.source.ip() == std::net::IpAddr::from(world.client.ipv4())
+    });
     ensure!(!leaked, "payload of a captured pod was on the wire");
 
     world.agent1.restart()?;
@@ -122,7 +130,12 @@ fn a_pod_that_the_plugin_brings_is_captured_when_it_starts() -> Result<()> {
     world.mesh.enroll.push(Enroll::by_cni("late", "demo", &n1));
     // Its workload is known by name only after it has addresses: the third pod of its node.
     let (v4, v6) = n1.pod_addresses(3);
-    world.mesh.workloads.push(harness::mesh_file::Workload::hbone("late", "demo", &n1, &[v4.into(), v6.into()]));
+    world.mesh.workloads.push(harness::mesh_file::Workload::hbone(
+        "late",
+        "demo",
+        &n1,
+        &[v4.into(), v6.into()],
+    ));
     world.write_mesh()?;
     world.agent1.wait_for_log(&["mesh file applied", "pods=3"], LIMIT)?;
     let late = n1.add_pod("late", "demo")?;
@@ -184,26 +197,15 @@ fn policy_is_applied_to_new_and_to_live_connections_and_lifted_again() -> Result
     }
     spared.get("/").context("a connection that the policy does not mean must live on")?;
     world.agent2.wait_for_log(&["connection closed due to policy change", "sa/client"], LIMIT)?;
-    world.agent2.wait_for_log(&["connection closed due to policy rejection: explicitly denied by: demo/no-client"], LIMIT)?;
+    world.agent2.wait_for_log(
+        &["connection closed due to policy rejection: explicitly denied by: demo/no-client"],
+        LIMIT,
+    )?;
     world.agent1.wait_for_log(&["http status: 401 Unauthorized", "sa/client"], LIMIT)?;
     world.mesh.policies.clear();
     world.write_mesh()?;
     until_answered(&world.client, v4)?;
     until_answered(&world.client, v6)?;
-    Ok(())
-}
-
-#[test]
-fn a_second_agent_is_told_who_the_first_is() -> Result<()> {
-    let world = World::new()?;
-    let [n1, _] = &world.nodes;
-    let free = ["--metrics-address", "[::]:16020", "--readiness-address", "[::]:16021"];
-    let mut second = Agent::spawn(n1, &mesh_path(&world.run, n1), &free)?;
-    let status = second.wait_exit(LIMIT)?;
-    ensure!(!status.success());
-    let pid = world.agent1.pid().context("pid")?;
-    ensure!(!second.log_lines(&["another agent", &format!("process {pid}")]).is_empty(), "{}", second.log());
-    ensure!(matches!(world.client.attempt(at(world.server.addresses(), HTTP)[0], "/")?, Attempt::Answered(_)));
     Ok(())
 }
 
@@ -219,7 +221,9 @@ fn stopping_is_not_releasing_and_detaching_is() -> Result<()> {
     let mut detach = std::process::Command::new(program);
     command::run(detach.arg("detach").arg("--run-dir").arg(dir).arg("--bpffs").arg(&pins))?;
     ensure!(!pins.exists());
-    let reply = eventually("the pod to be on its own", Duration::from_secs(5), || world.client.get(target, "/").ok())?;
+    let reply = eventually("the pod to be on its own", Duration::from_secs(5), || {
+        world.client.get(target, "/").ok()
+    })?;
     ensure!(reply.field("app") == "server");
     Ok(())
 }

@@ -108,12 +108,13 @@ async fn handshake(
 
 impl Arrival {
     /// Serves one stream to its end.
-    pub(crate) async fn connect(self, request: ConnectRequest) {
-        let shared = &self.scope.shared;
-        let snapshot = shared.store.load();
+    pub(crate) async fn connect(mut self, request: ConnectRequest) {
         let Ok(own) = self.scope.own_workload().await else {
             return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
+        self.come_home(&own, &request.authority);
+        let shared = &self.scope.shared;
+        let snapshot = shared.store.load();
         let destination = mesh::inbound::destination(&snapshot, &own, self.connected, &request.authority);
         let destination = match destination {
             Ok(destination) => destination,
@@ -157,6 +158,22 @@ impl Arrival {
             }
         };
         record.finish(result.as_ref().err());
+    }
+
+    /// A pod that calls itself through its service comes by loopback. Both ends of such a tunnel are the pod's
+    /// own address, of the family it asks for. Only the pod itself can prove to be who lives here.
+    fn come_home(&mut self, own: &Workload, authority: &Authority) {
+        if !self.connected.ip().is_loopback() || self.client != own.identity() {
+            return;
+        }
+        let asked = match authority {
+            Authority::Address(target) => own.addresses.iter().find(|own| **own == target.ip()),
+            Authority::Host { .. } => None,
+        };
+        if let Some(home) = asked.or_else(|| own.addresses.first()) {
+            self.source.set_ip(*home);
+            self.connected = SocketAddr::new(*home, mesh::HBONE_PORT);
+        }
     }
 
     /// What an application that takes connections for others is told before the client's first byte.

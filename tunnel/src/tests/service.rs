@@ -101,3 +101,17 @@ async fn an_application_behind_a_tunnel_of_its_own_is_told_whom_it_serves() {
     soon(accepted.read_exact(&mut identity)).await.unwrap();
     assert!(identity.ends_with(b"/sa/client"));
 }
+
+#[tokio::test]
+async fn a_pod_reaches_itself_through_its_service() {
+    let mut world = World::with(|_, server| serve(server));
+    publish(&world, []);
+    let app = world.app(8080).await;
+    let client = TcpStream::connect(world.way_home_to((VIP, 80))).await.unwrap();
+    drop(soon(app.accept()).await.unwrap());
+    drop(client);
+    for reporter in ["reporter=\"source\"", "reporter=\"destination\""] {
+        let both = "source_workload=\"server\"";
+        world.server.metric(&["connections_closed_total", reporter, both, "\"mutual_tls\"", "} 1"]).await;
+    }
+}

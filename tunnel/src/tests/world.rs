@@ -200,6 +200,19 @@ impl World {
         address
     }
 
+    /// A way for the server pod's application to connect to `destination`, which may be itself: its tunnel
+    /// listener is reached by loopback then.
+    pub(super) fn way_home_to(&mut self, destination: impl Into<SocketAddr>) -> SocketAddr {
+        let listener = self.places.capture(destination.into());
+        let address = listener.local_addr().unwrap();
+        let own = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        own.set_nonblocking(true).unwrap();
+        let pod = Pod { self_address: own.local_addr().ok(), ..pod("server", &self.places) };
+        let listeners = Listeners { outbound: vec![listener], hbone: vec![own], ..Listeners::default() };
+        self.pods.push(self.server.tunnel.start(pod, listeners));
+        address
+    }
+
     /// A way for somebody outside the mesh to connect to the server pod in plaintext.
     pub(super) fn plain_way_to(&mut self, port: u16) -> SocketAddr {
         let listener = self.places.capture((SERVER, port).into());

@@ -50,10 +50,14 @@ impl PodSockets {
 
     /// A socket, not connected yet, whose connection to the pod's application comes from `client`.
     ///
-    /// A client with one of the pod's own addresses (the pod calls itself through its service) is not spoofed.
+    /// A client with one of the pod's own addresses (the pod calls itself through its service) needs no spoofing: it is
+    /// bound as any socket may be.
     pub fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
         if self.addresses.contains(&client) {
-            return self.to_network(destination);
+            let socket = self.to_network(destination)?;
+            sockopt::set_bind_address_no_port(&socket)?;
+            socket.bind(&SocketAddr::new(client, 0).into())?;
+            return Ok(socket);
         }
         let socket = self.socket(destination)?;
         match client {

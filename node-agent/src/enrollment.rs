@@ -206,16 +206,11 @@ impl Enroller {
             || Arc::from(format!("Kubernetes//Pod/{}/{}", pod.namespace, pod.name)),
             |workload| Arc::clone(&workload.uid),
         );
-        let service_account = match (&entry.service_account, workload) {
-            (Some(account), _) => Arc::from(account.as_str()),
-            (None, Some(workload)) => Arc::clone(&workload.service_account),
-            (None, None) => Arc::from("default"),
-        };
         Pod {
             uid,
             name: Arc::from(pod.name.as_str()),
             namespace: Arc::from(pod.namespace.as_str()),
-            service_account,
+            service_account: entry.service_account.as_deref().map(Arc::from),
             sockets: Arc::new(Sockets::new(attachment.sockets())),
             self_address: listeners.address(redirect::Direction::Hbone),
         }

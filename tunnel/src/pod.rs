@@ -50,8 +50,8 @@ pub struct Pod {
     pub name: Arc<str>,
     /// Its namespace.
     pub namespace: Arc<str>,
-    /// The service account it runs as.
-    pub service_account: Arc<str>,
+    /// The service account it runs as, where whoever enrolled it knows; else its workload's is taken.
+    pub service_account: Option<Arc<str>>,
     /// Sockets in its netns.
     pub sockets: Arc<dyn PodSockets>,
     /// Where its own HBONE listener is reached from inside, for connections to itself through a VIP.

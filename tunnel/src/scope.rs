@@ -120,6 +120,8 @@ fn own_workload(snapshot: &Snapshot, pod: &Pod) -> Option<Arc<Workload>> {
     snapshot
         .workload(&pod.uid)
         .or_else(|| snapshot.workload_of_pod(&pod.namespace, &pod.name))
-        .filter(|workload| workload.service_account == pod.service_account)
+        .filter(|workload| {
+            pod.service_account.as_ref().is_none_or(|account| workload.service_account == *account)
+        })
         .cloned()
 }

@@ -276,7 +276,7 @@ fn pod(name: &str, places: &Places) -> Pod {
         uid: format!("Kubernetes//Pod/default/{name}").into(),
         name: name.into(),
         namespace: "default".into(),
-        service_account: name.into(),
+        service_account: Some(name.into()),
         sockets: Arc::new(places.clone()),
         self_address: None,
     }

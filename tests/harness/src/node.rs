@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use crate::cni::{self, CniError, Conflist, Sandbox};
 use crate::command;
@@ -123,14 +122,6 @@ impl Node {
             node: self.netns().to_owned(),
             path: vec![PathBuf::from(cni::PLUGIN_DIR)],
         }
-    }
-
-    /// The conflist as a file for people to read.
-    pub fn conflist_text(&self) -> Result<String> {
-        let list = self.conflist()?;
-        let value =
-            serde_json::json!({ "cniVersion": list.cni_version, "name": list.name, "plugins": list.plugins });
-        Ok(serde_json::to_string_pretty::<Value>(&value)?)
     }
 }
 

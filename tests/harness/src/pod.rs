@@ -81,6 +81,11 @@ impl Pod {
         &self.result
     }
 
+    /// What a runtime would call it by.
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
+    }
+
     /// CHECK of its conflist.
     pub fn check(&self) -> Result<(), CniError> {
         self.conflist.check(&self.sandbox, &self.result)

@@ -8,18 +8,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::Pid;
 
 use crate::command;
+use crate::wait::eventually;
 
 const FILES: &str = "/run/culvert-harness";
 const NETNS: &str = "/run/netns";
 const BPFFS: &str = "/sys/fs/bpf";
 /// Its presence keeps a dead run from being swept.
 const KEEP: &str = "keep";
+
+/// A process that holds eBPF programs takes a moment to die.
+const DEATH_LIMIT: Duration = Duration::from_secs(10);
 
 static LIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -133,18 +138,30 @@ pub fn teardown(id: &str) {
     let own = std::process::id().cast_signed();
     let namespaces = names_in(Path::new(NETNS), &prefix);
     // Processes of all namespaces first: an agent of one namespace holds sockets in others.
+    let mut killed = Vec::new();
     for name in &namespaces {
         let pids = command::ip(&format!("netns pids {name}")).unwrap_or_default();
-        for pid in pids.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).filter(|pid| *pid != own)
-        {
-            let _ = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
+        killed.extend(
+            pids.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()).filter(|pid| *pid != own),
+        );
     }
+    for pid in &killed {
+        let _ = signal::kill(Pid::from_raw(*pid), Signal::SIGKILL);
+    }
+    let dead = || killed.iter().all(|pid| is_dead(*pid)).then_some(());
+    let _ = eventually("killed processes to be gone", DEATH_LIMIT, dead);
     for name in &namespaces {
         let _ = command::ip(&format!("netns del {name}"));
     }
     let _ = fs::remove_dir_all(bpffs_of(id));
     let _ = fs::remove_dir_all(Path::new(FILES).join(id));
+}
+
+/// Gone, or a zombie whose parent has not asked for its status: either way it has let go of all it held.
+fn is_dead(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // pid (name) state ...; a name may have parentheses in it.
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 /// Finds a program in `PATH`, or where Debian keeps those of root.

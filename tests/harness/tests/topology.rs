@@ -46,6 +46,8 @@ fn a_closed_port_is_refused_at_once_and_connections_are_kept() {
     let app = server.serve_http(8080).unwrap();
     let closed = SocketAddr::new(server.ipv4().into(), 9);
     assert!(client.attempt(closed, "/").unwrap().is_refused());
+    let error = server.serve_http(8080).unwrap_err().to_string();
+    assert!(error.contains("in use already"), "{error}");
     let mut kept = client.open_http(SocketAddr::new(server.ipv6().into(), 8080)).unwrap();
     let first = kept.get("/a").unwrap().peer().unwrap();
     assert_eq!(kept.get("/b").unwrap().peer().unwrap(), first);

@@ -61,7 +61,7 @@ impl World {
         say.claim(true, "both agents say that they are ready (/healthz/ready)");
 
         say.saw("conflist of node1, run as a container runtime does:");
-        say.saw(&node1.conflist_text()?);
+        node1.conflist()?.plugins.iter().for_each(|plugin| say.saw(&plugin.to_string()));
         let sleep = node1.add_pod("sleep", NAMESPACE).context("CNI ADD of sleep")?;
         let productpage = node2.add_pod("productpage", NAMESPACE).context("CNI ADD of productpage")?;
         for pod in [&sleep, &productpage] {

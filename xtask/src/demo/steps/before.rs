@@ -1,5 +1,7 @@
 //! Before enrolment: whoever reads the wire reads the request.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 
 use super::super::narrator::Narrator;
@@ -7,7 +9,34 @@ use super::super::world::{PORT, World};
 
 const SECRET: &str = "/my-secret-before-enrolment";
 
+/// What a pod outside of the mesh may cost.
+const OUTSIDER_LIMIT: Duration = Duration::from_millis(20);
+
 pub(super) fn tell(say: &mut Narrator, world: &mut World) -> Result<()> {
+    plaintext(say, world)?;
+    outsider(say, world)
+}
+
+/// A pod that is not in the mesh hardly notices the plugin.
+fn outsider(say: &mut Narrator, world: &World) -> Result<()> {
+    let mut list = world.sleep.node().conflist()?;
+    list.plugins = list.plugins.split_off(list.plugins.len() - 1);
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        list.add(world.sleep.sandbox())?;
+        best = best.min(started.elapsed());
+    }
+    let micros = best.as_micros();
+    say.saw(&format!("culvert-cni ADD for a pod that is not in the mesh: {micros} us, the quickest of five, process start included"));
+    say.claim(
+        best < OUTSIDER_LIMIT,
+        &format!("a pod outside of the mesh waits less than {OUTSIDER_LIMIT:?}"),
+    );
+    Ok(())
+}
+
+fn plaintext(say: &mut Narrator, world: &mut World) -> Result<()> {
     say.step("Before enrolment: the wire is readable");
     let page = world.page();
     world.tap.clear()?;

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use abi::{CAPTURE_MARK, Direction, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, map, program};
-use aya::EbpfLoader;
 use aya::maps::{HashMap, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
@@ -74,7 +73,7 @@ impl Attachment {
         netlink::loopback_up(&self.netns)?;
         let listeners = Listeners::open(&self.netns)?;
         bpffs::ensure(&self.directory)?;
-        let link = steer(&self.netns, &listeners, &self.addresses)?;
+        let link = steer(node, &self.netns, &listeners, &self.addresses)?;
         pin_link(link, &self.directory, program::STEER)?;
         self.netns.run(settings)??;
         netlink::add_mark_route(&self.netns, ROUTE, self.sources())?;
@@ -167,8 +166,13 @@ fn is_routable(address: &IpAddr) -> bool {
 }
 
 /// Loads the pod's own instance of `steer`, gives it listeners and addresses, and attaches it.
-fn steer(netns: &Netns, listeners: &Listeners, addresses: &[IpAddr]) -> Result<FdLink, CaptureError> {
-    let mut object = EbpfLoader::new().load(crate::object::POD)?;
+fn steer(
+    node: &NodeCapture,
+    netns: &Netns,
+    listeners: &Listeners,
+    addresses: &[IpAddr],
+) -> Result<FdLink, CaptureError> {
+    let mut object = node.load_pod()?;
     let own = object.map_mut(map::ADDRESSES).ok_or(CaptureError::Missing(map::ADDRESSES))?;
     let mut own = HashMap::<_, Key, u32>::try_from(own).map_err(CaptureError::map(map::ADDRESSES))?;
     for address in addresses.iter().take(abi::MAX_ADDRESSES as usize) {

@@ -30,6 +30,8 @@ pub struct NodeCapture {
     pins: Pins,
     enrolled: Mutex<Enrolled>,
     agents: Mutex<Agents>,
+    // A new one would read all of the kernel's type information, which takes longer than everything else a pod needs.
+    loader: Mutex<EbpfLoader<'static>>,
 }
 
 impl NodeCapture {
@@ -48,7 +50,10 @@ impl NodeCapture {
         bpffs::ensure(&pins.node())?;
         bpffs::ensure(&pins.pods())?;
 
-        let mut object = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        // No program of ours looks into the kernel's structures.
+        loader.btf(None);
+        let mut object = loader
             .map_pin_path(map::ENROLLED, pins.node().join(map::ENROLLED))
             .map_pin_path(map::EXEMPT, pins.node().join(map::EXEMPT))
             .map_pin_path(map::AGENTS, pins.node().join(map::AGENTS))
@@ -61,7 +66,17 @@ impl NodeCapture {
         let enrolled = Enrolled::try_from(enrolled).map_err(CaptureError::map(map::ENROLLED))?;
         let agents = object.take_map(map::AGENTS).ok_or(CaptureError::Missing(map::AGENTS))?;
         let agents = Agents::try_from(agents).map_err(CaptureError::map(map::AGENTS))?;
-        Ok(Self { pins, enrolled: Mutex::new(enrolled), agents: Mutex::new(agents) })
+        Ok(Self {
+            pins,
+            enrolled: Mutex::new(enrolled),
+            agents: Mutex::new(agents),
+            loader: Mutex::new(loader),
+        })
+    }
+
+    /// Loads the programs and maps of one pod.
+    pub(crate) fn load_pod(&self) -> Result<Ebpf, CaptureError> {
+        Ok(self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(crate::object::POD)?)
     }
 
     /// Where this installation's pins are.

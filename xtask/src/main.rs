@@ -4,7 +4,7 @@
 //! tests bring it themselves, and say so before they do.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stdout, reason = "this program talks to people")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to people")]
 
 mod binaries;
 mod build_ebpf;
@@ -13,7 +13,8 @@ mod setup;
 mod shell;
 mod test;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::Parser;
 
 #[derive(Parser)]
@@ -27,10 +28,17 @@ enum Task {
     Test(test::Args),
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let outcome = match Task::parse() {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

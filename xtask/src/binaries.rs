@@ -19,7 +19,7 @@ impl Binaries {
     pub(crate) fn build() -> Result<Self> {
         build_ebpf::ensure()?;
         let mut agent = shell::cargo();
-        agent.args(["build", "--quiet", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
+        agent.args(["build", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
         agent.args(["-p", "culvert-harness", "--bin", "pod-app"]);
         shell::run(&mut agent)?;
         let target = target_dir()?;
@@ -47,7 +47,7 @@ fn plugin(target: &std::path::Path) -> Result<PathBuf> {
     let triple = host_triple()?;
     let mut cargo = shell::cargo();
     cargo
-        .args(["build", "--quiet", "--profile", "plugin", "-p", "culvert-cni", "--target", &triple])
+        .args(["build", "--profile", "plugin", "-p", "culvert-cni", "--target", &triple])
         // With --target the flag is for the plugin alone, not for the build scripts on its way.
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
     shell::run(&mut cargo)?;

@@ -3,6 +3,7 @@
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
 mod dependencies;
+mod plugin;
 
 use anyhow::Result;
 
@@ -48,20 +49,12 @@ fn unit(filter: Option<&str>) -> Result<()> {
     dependencies::check()?;
     // The loader embeds the objects.
     build_ebpf::ensure()?;
-    shell::run(shell::cargo().args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let mut tests = shell::cargo();
-    tests.args(["test", "--quiet", "--workspace"]);
+    tests.args(["test", "--workspace"]);
     tests.args(NETNS.iter().flat_map(|package| ["--exclude", package])).args(filter);
     shell::run(&mut tests)?;
-    shell::run(shell::cargo().args(["test", "--quiet", "-p", "culvert-harness", "--lib"]).args(filter))
+    shell::run(shell::cargo().args(["test", "-p", "culvert-harness", "--lib"]).args(filter))
 }
 
 fn netns(filter: Option<&str>) -> Result<()> {
@@ -69,9 +62,10 @@ fn netns(filter: Option<&str>) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
     let binaries = Binaries::build()?;
+    plugin::check(&binaries.plugin)?;
     for package in NETNS {
         let mut tests = shell::cargo();
-        tests.args(["test", "--quiet", "-p", package, "--tests"]).args(filter);
+        tests.args(["test", "-p", package, "--tests"]).args(filter);
         tests.envs(binaries.environment());
         shell::run(&mut tests)?;
     }

@@ -216,3 +216,14 @@ fn a_large_mesh_is_read() {
     }
     assert_eq!(MeshFile::parse(&text).unwrap().workloads.len(), 20_000);
 }
+
+#[test]
+fn the_readme_shows_a_file_that_is_good() {
+    let readme = include_str!("../../../README.md");
+    let yaml = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = MeshFile::parse(yaml).unwrap();
+    assert_eq!(
+        (file.enroll.len(), file.workloads.len(), file.services.len(), file.policies.len()),
+        (2, 2, 1, 1)
+    );
+}

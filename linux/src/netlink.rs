@@ -3,6 +3,9 @@
 //! Each function works in the namespace it is given and waits for the kernel's answer on the calling thread, so it belongs
 //! on a thread that may block. Adding what is there and removing what is not are no errors: these are states, not steps.
 
+#[cfg(feature = "veth")]
+pub mod veth;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -54,13 +54,15 @@ fn plugin(target: &std::path::Path) -> Result<PathBuf> {
     Ok(target.join(triple).join("plugin/culvert-cni"))
 }
 
-fn host_triple() -> Result<String> {
+/// The machine's target, as rustc calls it.
+pub(crate) fn host_triple() -> Result<String> {
     let version = shell::output(Command::new("rustc").arg("-vV").current_dir(shell::root()))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
-fn target_dir() -> Result<PathBuf> {
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> Result<PathBuf> {
     let mut cargo = shell::cargo();
     let metadata = shell::output(cargo.args(["metadata", "--no-deps", "--format-version=1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;

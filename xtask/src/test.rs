@@ -3,9 +3,10 @@
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
 mod dependencies;
+mod kernels;
 mod plugin;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::binaries::Binaries;
 use crate::{build_ebpf, setup, shell};
@@ -28,6 +29,8 @@ enum Suite {
     Unit,
     /// Real namespaces, real eBPF, real agents; as root.
     Netns,
+    /// Capture on this machine's kernel and on others in virtual machines; as root.
+    Kernels,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -38,6 +41,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Netns) {
         netns(filter)?;
+    }
+    match (wanted(Suite::Kernels), filter) {
+        (true, None) => kernels::run()?,
+        // Each of its checks stands on the ones before it.
+        (true, Some(_)) if args.suite.is_some() => bail!("the kernels suite runs as a whole: no --filter"),
+        _ => {}
     }
     println!("\nAll passed.");
     Ok(())

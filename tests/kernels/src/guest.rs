@@ -1,0 +1,51 @@
+//! Being the only program of a virtual machine.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::termios::tcdrain;
+
+/// Modules that the kernel needs for the checks, loaded in the order of their names.
+const MODULES: &str = "/modules";
+/// File systems of a machine that has booted: kind and mount point.
+const FILE_SYSTEMS: [(&str, &str); 4] =
+    [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("cgroup2", "/sys/fs/cgroup")];
+
+/// Makes the machine usable, runs `checks`, and switches it off.
+pub(crate) fn run(checks: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+    if let Err(error) = boot().and_then(|()| checks()) {
+        println!("{error:#}");
+    }
+    // What is still in the serial line's buffer would be lost.
+    tcdrain(std::io::stdout()).context("waiting for the serial line")?;
+    reboot(RebootMode::RB_POWER_OFF).context("switching the machine off")
+}
+
+fn boot() -> Result<()> {
+    for (kind, path) in FILE_SYSTEMS {
+        fs::create_dir_all(path).with_context(|| format!("making {path}"))?;
+        mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("mounting {kind} at {path}"))?;
+    }
+    for module in modules()? {
+        let file = File::open(&module)?;
+        finit_module(&file, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("loading {}", module.display()))?;
+    }
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    println!("booted, {} s after power-on", uptime.split(' ').next().unwrap_or("?"));
+    Ok(())
+}
+
+fn modules() -> Result<Vec<PathBuf>> {
+    let directory = Path::new(MODULES);
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {MODULES}"))?;
+    let mut modules: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    modules.sort_unstable();
+    Ok(modules)
+}

@@ -1,0 +1,100 @@
+//! `test kernels`: capture on this machine's kernel, and on others in virtual machines with an emulated processor.
+//!
+//! One static program, `tests/kernels`, does all the checking. A guest is that program, a kernel and a module: it has no
+//! disk, no network, no shell. A kernel that cannot be had fails the suite; none is left out.
+
+mod guest;
+mod images;
+mod initrd;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use harness::run::find_tool;
+
+use self::images::Image;
+use crate::binaries::{host_triple, target_dir};
+use crate::setup::{self, Need};
+use crate::{build_ebpf, shell};
+
+/// First numbers of the Debian kernels to boot: the oldest with a long life that capture runs on, and the newest.
+const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// The line with which the program says that everything passed.
+const PASSED: &str = "kernel-checks: passed";
+/// A guest needs seconds.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// For the guests and the program in them.
+const NEEDS: [Need; 4] = [
+    Need { package: "qemu-system-x86", present: || find_tool(guest::QEMU).is_some() },
+    Need { package: "xz-utils", present: || find_tool("xz").is_some() },
+    Need { package: "gcc", present: || find_tool("cc").is_some() },
+    Need { package: "libc6-dev", present: || std::path::Path::new("/usr/include/stdio.h").exists() },
+];
+
+/// How it went on one kernel.
+struct Outcome {
+    kernel: String,
+    passed: bool,
+    took: Duration,
+}
+
+pub(super) fn run() -> Result<()> {
+    println!("\n== kernels: capture on this machine's kernel and on others");
+    setup::require_root()?;
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the guests' kernels are Debian's for x86_64; this machine is {}", std::env::consts::ARCH);
+    }
+    setup::ensure(&NEEDS)?;
+    let images = SERIES.iter().map(|series| Image::get(series)).collect::<Result<Vec<_>>>()?;
+    build_ebpf::ensure()?;
+    let program = build()?;
+
+    let mut outcomes = vec![measured(own_kernel()?, || {
+        let mut command = Command::new(&program);
+        command.stdin(Stdio::null());
+        guest::follow(&mut command, LIMIT, PASSED)
+    })?];
+    for image in images {
+        let initrd = image.initrd(&program)?;
+        outcomes.push(measured(image.release.clone(), || {
+            guest::follow(&mut guest::command(&image.vmlinuz, &initrd), LIMIT, PASSED)
+        })?);
+    }
+    tell(&outcomes)
+}
+
+fn measured(kernel: String, work: impl FnOnce() -> Result<bool>) -> Result<Outcome> {
+    println!("\n-- {kernel}");
+    let started = Instant::now();
+    let passed = work()?;
+    Ok(Outcome { kernel, passed, took: started.elapsed() })
+}
+
+fn tell(outcomes: &[Outcome]) -> Result<()> {
+    println!("\nKernels:");
+    for Outcome { kernel, passed, took } in outcomes {
+        let verdict = if *passed { "passed" } else { "FAILED" };
+        println!("  {kernel:<40} {verdict}  {:5.1} s", took.as_secs_f32());
+    }
+    let failed: Vec<_> = outcomes.iter().filter(|o| !o.passed).map(|o| o.kernel.as_str()).collect();
+    if failed.is_empty() { Ok(()) } else { bail!("capture does not work on {}", failed.join(", ")) }
+}
+
+fn own_kernel() -> Result<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(format!("{} (this machine)", release.trim()))
+}
+
+/// Builds the program, linked statically: a guest has no C library.
+fn build() -> Result<std::path::PathBuf> {
+    let triple = host_triple()?;
+    let mut cargo = shell::cargo();
+    cargo
+        .args(["build", "--quiet", "-p", "culvert-kernel-tests", "--target", &triple])
+        // With --target the flag is for the program alone, not for the build scripts on its way.
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    shell::run(&mut cargo)?;
+    Ok(target_dir()?.join(triple).join("debug/kernel-checks"))
+}

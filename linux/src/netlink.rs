@@ -8,6 +8,7 @@ pub mod veth;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
@@ -101,23 +102,20 @@ pub fn loopback_up(netns: &Netns) -> Result<(), NetlinkError> {
     })
 }
 
-/// Adds the rule and the route in both families.
+/// Adds the rule and the route in each family that the kernel has.
 pub fn add_mark_route(netns: &Netns, route: MarkRoute, sources: Sources) -> Result<(), NetlinkError> {
     with_handle(netns, async |handle| {
         // The route first: a rule whose table is empty would let marked packets fall through to the main table.
-        for message in [route_v4(route, sources.v4), route_v6(route, sources.v6)] {
-            match handle.route().add(message).replace().execute().await {
-                Err(error) if !is_errno(&error, libc::EAFNOSUPPORT) => {
-                    return Err(kernel("add route to the agent")(error));
-                }
-                _ => {}
-            }
+        for family in families() {
+            let message = local_route(*family, route, sources);
+            let added = handle.route().add(message).replace().execute().await;
+            added.map_err(kernel("add route to the agent"))?;
         }
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        for family in families() {
             let mut add = handle.rule().add();
-            *add.message_mut() = rule(route, family);
+            *add.message_mut() = rule(route, *family);
             match add.execute().await {
-                Err(error) if !is_errno(&error, libc::EEXIST) && !is_errno(&error, libc::EAFNOSUPPORT) => {
+                Err(error) if !is_errno(&error, libc::EEXIST) => {
                     return Err(kernel("add rule for marked packets")(error));
                 }
                 _ => {}
@@ -127,14 +125,15 @@ pub fn add_mark_route(netns: &Netns, route: MarkRoute, sources: Sources) -> Resu
     })
 }
 
-/// Removes the rule and the route in both families.
+/// Removes the rule and the route in each family.
 pub fn remove_mark_route(netns: &Netns, route: MarkRoute) -> Result<(), NetlinkError> {
     with_handle(netns, async |handle| {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            ignore_absent(handle.rule().del(rule(route, family)).execute().await)
+        for family in families() {
+            ignore_absent(handle.rule().del(rule(route, *family)).execute().await)
                 .map_err(kernel("remove rule for marked packets"))?;
         }
-        for mut message in [route_v4(route, None), route_v6(route, None)] {
+        for family in families() {
+            let mut message = local_route(*family, route, Sources::default());
             // Whichever kind it is: a deletion without a kind matches any.
             message.header.kind = RouteType::Unspec;
             message.header.scope = RouteScope::NoWhere;
@@ -145,10 +144,11 @@ pub fn remove_mark_route(netns: &Netns, route: MarkRoute) -> Result<(), NetlinkE
     })
 }
 
-/// Whether the rule is there in both families (the table's route cannot be lost without it being flushed by name).
+/// Whether the rule is there in each family (the table's route cannot be lost without it being flushed by name).
 pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkError> {
     with_handle(netns, async |handle| {
-        for version in [IpVersion::V4, IpVersion::V6] {
+        for family in families() {
+            let version = if *family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
             let mut rules = handle.rule().get(version).execute();
             let mut found = false;
             while let Some(rule) = rules.try_next().await.map_err(kernel("list rules"))? {
@@ -160,6 +160,13 @@ pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkErr
         }
         Ok(true)
     })
+}
+
+/// The families that the kernel has: IPv6 can be switched off when it boots, and then it answers each message about it
+/// with another error, or with none.
+fn families() -> &'static [AddressFamily] {
+    const BOTH: &[AddressFamily] = &[AddressFamily::Inet, AddressFamily::Inet6];
+    if Path::new("/proc/sys/net/ipv6").exists() { BOTH } else { &[AddressFamily::Inet] }
 }
 
 fn is_ours(rule: &RuleMessage, route: MarkRoute) -> bool {
@@ -178,6 +185,10 @@ fn rule(route: MarkRoute, family: AddressFamily) -> RuleMessage {
         RuleAttribute::FwMask(route.mask),
     ];
     message
+}
+
+fn local_route(family: AddressFamily, route: MarkRoute, sources: Sources) -> RouteMessage {
+    if family == AddressFamily::Inet6 { route_v6(route, sources.v6) } else { route_v4(route, sources.v4) }
 }
 
 fn route_v4(route: MarkRoute, source: Option<Ipv4Addr>) -> RouteMessage {
@@ -203,13 +214,7 @@ fn route_v6(route: MarkRoute, source: Option<Ipv6Addr>) -> RouteMessage {
 
 fn ignore_absent(done: Result<(), rtnetlink::Error>) -> Result<(), rtnetlink::Error> {
     match done {
-        Err(error)
-            if [libc::ENOENT, libc::ESRCH, libc::EAFNOSUPPORT]
-                .iter()
-                .any(|errno| is_errno(&error, *errno)) =>
-        {
-            Ok(())
-        }
+        Err(error) if is_errno(&error, libc::ENOENT) || is_errno(&error, libc::ESRCH) => Ok(()),
         other => other,
     }
 }

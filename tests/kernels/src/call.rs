@@ -69,7 +69,11 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts one in a namespace, at these addresses; it runs until the program ends.
-    pub(crate) fn start(netns: &Netns, who: &'static str, at: &[SocketAddr]) -> Result<Self> {
+    pub(crate) fn start(
+        netns: &Netns,
+        who: &'static str,
+        at: impl Iterator<Item = SocketAddr>,
+    ) -> Result<Self> {
         let served = Arc::new(AtomicUsize::new(0));
         for address in at {
             let listener = netns

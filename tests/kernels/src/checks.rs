@@ -60,6 +60,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn all(progress: &mut Progress, world: &World) -> Result<()> {
+    progress.check("the kernel has what capture needs", || Ok(redirect::probe::kernel()?))?;
     progress.refusal("without cgroup v2 the agent says so", failure::without_cgroup)?;
     progress.refusal("without privileges the agent says so", failure::without_privilege)?;
     progress.refusal("a pod without an address is told", || failure::without_address(&world.bare))?;

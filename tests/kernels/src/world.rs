@@ -27,16 +27,17 @@ const NOBODY: [IpAddr; 2] =
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Family {
     /// As people say it.
     pub(crate) name: &'static str,
     index: usize,
 }
 
+/// IPv6.
+pub(crate) const IPV6: Family = Family { name: "IPv6", index: 1 };
 /// Both.
-pub(crate) const FAMILIES: [Family; 2] =
-    [Family { name: "IPv4", index: 0 }, Family { name: "IPv6", index: 1 }];
+const FAMILIES: [Family; 2] = [Family { name: "IPv4", index: 0 }, IPV6];
 
 impl Family {
     fn of(self, both: [IpAddr; 2], port: u16) -> SocketAddr {
@@ -68,6 +69,8 @@ impl Family {
 /// The namespaces and servers.
 #[derive(Debug)]
 pub(crate) struct World {
+    /// The families that the kernel has: IPv6 can be switched off when it boots.
+    pub(crate) families: &'static [Family],
     /// The pod's namespace.
     pub(crate) pod: Netns,
     /// The other machine.
@@ -86,17 +89,19 @@ impl World {
         let (pod, peer, bare) = (new_netns()?, new_netns()?, new_netns()?);
         netlink::loopback_up(&pod)?;
         netlink::loopback_up(&peer)?;
-        let prefixes = [24, 64];
-        let addresses = |ips: [IpAddr; 2]| -> Vec<(IpAddr, u8)> { ips.into_iter().zip(prefixes).collect() };
+        let families: &[Family] =
+            if Path::new("/proc/sys/net/ipv6").exists() { &FAMILIES } else { FAMILIES.split_at(1).0 };
+        let of = |both: [IpAddr; 2]| families.iter().map(move |family| family.of(both, HTTP));
+        let prefixed = |both: [IpAddr; 2]| -> Vec<(IpAddr, u8)> {
+            of(both).zip([24, 64]).map(|(address, prefix)| (address.ip(), prefix)).collect()
+        };
         veth::connect(
-            veth::End { netns: &pod, name: DEVICE, addresses: &addresses(POD) },
-            veth::End { netns: &peer, name: "wire0", addresses: &addresses(PEER) },
+            veth::End { netns: &pod, name: DEVICE, addresses: &prefixed(POD) },
+            veth::End { netns: &peer, name: "wire0", addresses: &prefixed(PEER) },
         )?;
-        let at =
-            |ips: &[IpAddr]| -> Vec<SocketAddr> { ips.iter().map(|ip| SocketAddr::new(*ip, HTTP)).collect() };
-        let app = Server::start(&pod, "app", &at(&[POD, LOOPBACK].concat()))?;
-        let server = Server::start(&peer, "server", &at(&PEER))?;
-        Ok(Self { pod, peer, bare, app, server })
+        let app = Server::start(&pod, "app", of(POD).chain(of(LOOPBACK)))?;
+        let server = Server::start(&peer, "server", of(PEER))?;
+        Ok(Self { families, pod, peer, bare, app, server })
     }
 }
 

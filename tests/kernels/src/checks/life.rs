@@ -12,7 +12,7 @@ use redirect::pins::Pins;
 use super::{Progress, connected, heard, refused, steer};
 use crate::agent::Agent;
 use crate::call::{is_line, line};
-use crate::world::{FAMILIES, HTTP, World};
+use crate::world::{HTTP, World};
 use crate::{BPFFS, LIMIT};
 
 /// Pins of the node, whatever pods there are.
@@ -93,7 +93,7 @@ fn take_over(world: &World, first: Agent, calls: &AtomicUsize) -> Result<Agent> 
 /// Makes one connection after the other from the pod, and counts. Each must reach an agent.
 fn keep_calling(world: &World, calls: &AtomicUsize, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
-        for family in FAMILIES {
+        for &family in world.families {
             let call = connected(&world.pod, family.nobody())?;
             let [said] = call.lines.as_slice() else { bail!("heard {:?}", call.lines) };
             ensure!(said.starts_with("outbound of "), "heard {said}");
@@ -128,7 +128,7 @@ fn given_back(progress: &mut Progress, world: &World, mut agent: Agent) -> Resul
 
 /// Connections go to the servers themselves, in and out.
 fn uncaptured(world: &World) -> Result<()> {
-    for family in FAMILIES {
+    for &family in world.families {
         let call = connected(&world.pod, family.server())?;
         heard(&call, &[&line("server", family.server(), call.own)])?;
         let call = connected(&world.peer, family.pod(HTTP))?;
@@ -141,7 +141,7 @@ fn uncaptured(world: &World) -> Result<()> {
 /// Everything is refused, and nothing reaches a server.
 fn closed(world: &World) -> Result<()> {
     let before = (world.app.served(), world.server.served());
-    for family in FAMILIES {
+    for &family in world.families {
         refused(&world.pod, family.nobody())?;
         refused(&world.pod, family.server())?;
         refused(&world.peer, family.pod(HTTP))?;

@@ -20,9 +20,9 @@ const MEMORY: &str = "512";
 const KERNEL_WORDS: &str =
     "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable random.trust_cpu=on";
 
-/// A virtual machine that boots this kernel with this initrd. Emulated: a machine that is virtual itself often has no
+/// A virtual machine that boots this kernel with this initrd and more words for the kernel. Emulated: a machine that is virtual itself often has no
 /// usable KVM.
-pub(super) fn command(vmlinuz: &Path, initrd: &Path) -> Command {
+pub(super) fn command(vmlinuz: &Path, initrd: &Path, words: &str) -> Command {
     let mut qemu = Command::new(QEMU);
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY, "-smp", "1"])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
@@ -30,7 +30,7 @@ pub(super) fn command(vmlinuz: &Path, initrd: &Path) -> Command {
         .arg(vmlinuz)
         .arg("-initrd")
         .arg(initrd)
-        .args(["-append", KERNEL_WORDS])
+        .args(["-append", &format!("{KERNEL_WORDS} {words}")])
         .stdin(Stdio::null());
     qemu
 }

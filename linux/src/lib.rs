@@ -4,6 +4,7 @@
 //! sockets, policy routes, sysctls, and finding the cgroup and BPF file systems. It knows nothing of pods,
 //! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
 
+pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
 pub mod container;

@@ -3,6 +3,8 @@
 //! Each function works in the namespace it is given and waits for the kernel's answer on the calling thread, so it belongs
 //! on a thread that may block. Adding what is there and removing what is not are no errors: these are states, not steps.
 
+mod exchange;
+mod state;
 #[cfg(feature = "veth")]
 pub mod veth;
 
@@ -12,7 +14,6 @@ use std::path::Path;
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::route::{RouteMessage, RouteScope, RouteType};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
@@ -20,6 +21,8 @@ use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
 use thiserror::Error;
 
 use crate::netns::{Netns, NetnsError};
+
+pub use state::{FamilyState, State, TableRoute, state};
 
 /// The loopback interface has the same index in every namespace.
 const LOOPBACK: u32 = 1;
@@ -74,16 +77,7 @@ pub fn addresses(netns: &Netns) -> Result<Vec<IpAddr>, NetlinkError> {
             if message.header.index == LOOPBACK {
                 continue;
             }
-            // IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on point-to-point links.
-            let local = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            });
-            let address = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            });
-            found.extend(local.or(address));
+            found.extend(state::own(&message));
         }
         Ok(found)
     })
@@ -275,7 +269,36 @@ mod tests {
         // A family without a source is unreachable; that goes as well.
         add_mark_route(&netns, ROUTE, Sources { v4: None, v6: None }).unwrap();
         assert!(has_mark_rule(&netns, ROUTE).unwrap());
+        let routes: Vec<_> = state(&netns, ROUTE).unwrap().families.iter().map(|f| f.route).collect();
+        assert!(routes.iter().all(|route| *route == TableRoute::Unreachable), "{routes:?}");
         remove_mark_route(&netns, ROUTE).unwrap();
         assert!(addresses(&netns).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_state_tells_what_is_there_and_what_is_in_front() {
+        let netns = scratch();
+        let bare = state(&netns, ROUTE).unwrap();
+        assert!(!bare.loopback_up && bare.addresses.is_empty());
+        assert!(bare.families.iter().all(|f| !f.has_rule && f.route == TableRoute::Nothing), "{bare:?}");
+
+        loopback_up(&netns).unwrap();
+        let sources = Sources { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST) };
+        add_mark_route(&netns, ROUTE, sources).unwrap();
+        let whole = state(&netns, ROUTE).unwrap();
+        assert!(whole.loopback_up);
+        for family in &whole.families {
+            let source: IpAddr =
+                if family.is_v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let route = TableRoute::Local { source: Some(source) };
+            let expected = FamilyState { is_v6: family.is_v6, has_rule: true, in_front: Vec::new(), route };
+            assert_eq!(*family, expected);
+        }
+        // Another mask is another rule, and one that is asked first is told.
+        let other = MarkRoute { mask: 0xffff, ..ROUTE };
+        assert!(state(&netns, other).unwrap().families.iter().all(|f| !f.has_rule));
+        let first = MarkRoute { priority: 31, table: 7, ..ROUTE };
+        add_mark_route(&netns, first, sources).unwrap();
+        assert!(state(&netns, ROUTE).unwrap().families.iter().all(|f| f.in_front == [31]));
     }
 }

@@ -49,3 +49,14 @@ pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
 pub fn mark(socket: &impl AsFd) -> io::Result<u32> {
     get::<u32>(socket, libc::SOL_SOCKET, libc::SO_MARK)
 }
+
+/// Makes the kernel take a netlink question at its word, and list what was asked for only (`NETLINK_GET_STRICT_CHK`, Linux
+/// 4.20).
+pub fn set_netlink_strict(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1)
+}
+
+/// Whether the socket is a listening one (`SO_ACCEPTCONN`).
+pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
+    Ok(get::<libc::c_int>(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
+}

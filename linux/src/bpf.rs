@@ -1,0 +1,274 @@
+//! What the kernel says of BPF objects, and the calls for which the loader's library has no words: bpf(2).
+//!
+//! Each function is one call (or a walk of one kind of call) and returns its error as it is. Objects are descriptors: an
+//! object that is not pinned lives as long as somebody holds one.
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+// Commands of bpf(2), `enum bpf_cmd` of `linux/bpf.h`.
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
+const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+
+/// `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
+const BPF_SK_LOOKUP: u32 = 36;
+/// `BPF_LINK_TYPE_CGROUP` and `BPF_LINK_TYPE_NETNS` of `enum bpf_link_type`.
+const LINK_CGROUP: u32 = 3;
+const LINK_NETNS: u32 = 5;
+
+/// Maps of one program that are told; ours have two.
+const MAX_MAPS: usize = 16;
+
+/// The head of `union bpf_attr` for pins.
+#[repr(C)]
+#[derive(Default)]
+struct PinAttr {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttr {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct IdAttr {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The head of `struct bpf_link_info`.
+#[repr(C)]
+#[derive(Default)]
+struct RawLink {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    /// For a cgroup its id; for a namespace its inode in the first four bytes.
+    target: [u32; 2],
+    rest: [u32; 8],
+}
+
+/// The head of `struct bpf_map_info`.
+#[repr(C)]
+#[derive(Default)]
+struct RawMap {
+    kind: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+}
+
+/// The head of `struct bpf_prog_info`.
+#[repr(C)]
+#[derive(Default)]
+struct RawProgram {
+    kind: u32,
+    id: u32,
+    tag: [u8; 8],
+    lengths: [u32; 2],
+    code: [u64; 2],
+    loaded_at: u64,
+    user: u32,
+    map_count: u32,
+    maps: u64,
+}
+
+/// What a link is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A cgroup, by its id: the inode of its directory.
+    Cgroup(u64),
+    /// A network namespace, by the inode of its file.
+    Netns(u32),
+    /// Nothing any more: what it was attached to is gone, or somebody detached it by force.
+    Nothing,
+    /// Something that we do not attach to.
+    Other,
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// Never used twice since boot, as good as.
+    pub id: u32,
+    /// The attached program.
+    pub program: u32,
+    /// What it is attached to.
+    pub target: Target,
+}
+
+/// A map as the kernel describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Never used twice since boot, as good as.
+    pub id: u32,
+    /// Bytes of a key.
+    pub key_size: u32,
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: every `T` of this module is a repr(C) head of `union bpf_attr` (the kernel takes what is beyond its size for
+    // zero) without padding of its own, and the pointers in it are to memory that outlives the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), mem::size_of::<T>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+fn descriptor(done: libc::c_long) -> io::Result<OwnedFd> {
+    let raw = i32::try_from(done).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+fn number(fd: &impl AsFd) -> u32 {
+    // An open descriptor is never negative.
+    fd.as_fd().as_raw_fd().unsigned_abs()
+}
+
+/// Opens what is pinned at `path`.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, ..PinAttr::default() };
+    descriptor(bpf(BPF_OBJ_GET, &mut attr)?)
+}
+
+/// Pins an object at `path`, where nothing may be.
+pub fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attr = PinAttr { path: path.as_ptr() as u64, fd: number(object), flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Attaches an sk_lookup program to a network namespace; it is detached when the last descriptor and pin of the link are
+/// gone (Linux 5.9).
+pub fn attach_lookup(program: &impl AsFd, netns: &impl AsFd) -> io::Result<OwnedFd> {
+    let (program, target) = (number(program), number(netns));
+    let mut attr = LinkAttr { program, target, attach_type: BPF_SK_LOOKUP, flags: 0 };
+    descriptor(bpf(BPF_LINK_CREATE, &mut attr)?)
+}
+
+/// What the kernel says of a link (Linux 5.8).
+pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
+    let mut raw = RawLink::default();
+    info(link, &mut raw)?;
+    let [low, high] = raw.target;
+    let target = match raw.kind {
+        LINK_CGROUP => match u64::from_ne_bytes(joined(low, high)) {
+            0 => Target::Nothing,
+            id => Target::Cgroup(id),
+        },
+        LINK_NETNS if low == 0 => Target::Nothing,
+        LINK_NETNS => Target::Netns(low),
+        _ => Target::Other,
+    };
+    Ok(LinkInfo { id: raw.id, program: raw.program, target })
+}
+
+fn joined(first: u32, second: u32) -> [u8; 8] {
+    let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
+/// What the kernel says of a map.
+pub fn map_info(map: &impl AsFd) -> io::Result<MapInfo> {
+    let mut raw = RawMap::default();
+    info(map, &mut raw)?;
+    Ok(MapInfo { id: raw.id, key_size: raw.key_size })
+}
+
+/// Ids of the maps that a program uses, at most 16.
+pub fn maps_of(program: &impl AsFd) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; MAX_MAPS];
+    let mut raw =
+        RawProgram { map_count: MAX_MAPS as u32, maps: ids.as_mut_ptr() as u64, ..RawProgram::default() };
+    info(program, &mut raw)?;
+    Ok(ids.into_iter().take(raw.map_count as usize).collect())
+}
+
+fn info<T>(object: &impl AsFd, into: &mut T) -> io::Result<()> {
+    let length = mem::size_of::<T>() as u32;
+    let mut attr = InfoAttr { fd: number(object), length, info: std::ptr::from_mut(into) as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// Removes a row of a map; whether it was there.
+pub fn delete_row(map: &impl AsFd, key: &[u8]) -> io::Result<bool> {
+    if map_info(map)?.key_size as usize != key.len() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the map has keys of another size"));
+    }
+    let mut attr = ElementAttr { map: number(map), key: key.as_ptr() as u64, ..ElementAttr::default() };
+    match bpf(BPF_MAP_DELETE_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every link on the machine. One that goes meanwhile is left out.
+pub fn links() -> io::Result<Vec<LinkInfo>> {
+    let mut found = Vec::new();
+    let mut attr = IdAttr::default();
+    loop {
+        match bpf(BPF_LINK_GET_NEXT_ID, &mut attr) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            other => other?,
+        };
+        let id = attr.next;
+        let mut by_id = IdAttr { id, ..IdAttr::default() };
+        if let Ok(opened) = bpf(BPF_LINK_GET_FD_BY_ID, &mut by_id) {
+            found.push(link_info(&descriptor(opened)?)?);
+        }
+        attr = IdAttr { id, ..IdAttr::default() };
+    }
+}
+
+/// Whether a map with this id is still there.
+pub fn map_exists(id: u32) -> io::Result<bool> {
+    match bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() }) {
+        Ok(opened) => descriptor(opened).map(|_| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -13,6 +13,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Enrollment {
     pub netns: Option<PathBuf>,
     /// The container whose network namespace it is.
     pub container: Option<String>,
+    /// Annotations of the pod, by which it may differ from others, as Kubernetes has them.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A local certificate authority.

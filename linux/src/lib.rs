@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;
 pub mod container;
+pub mod datagram;
 pub mod fdpass;
 pub mod mounts;
 #[cfg(feature = "netlink")]

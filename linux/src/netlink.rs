@@ -138,6 +138,38 @@ pub fn remove_mark_route(netns: &Netns, route: MarkRoute) -> Result<(), NetlinkE
     })
 }
 
+/// Makes the addresses of a prefix the namespace's own, without giving them to an interface; nothing where the kernel has no
+/// IPv6.
+pub fn add_local_prefix(netns: &Netns, prefix: (Ipv6Addr, u8)) -> Result<(), NetlinkError> {
+    if !families().contains(&AddressFamily::Inet6) {
+        return Ok(());
+    }
+    with_handle(netns, async |handle| {
+        let added = handle.route().add(local_prefix(prefix)).replace().execute().await;
+        added.map_err(kernel("add local prefix"))
+    })
+}
+
+/// Undoes [`add_local_prefix`].
+pub fn remove_local_prefix(netns: &Netns, prefix: (Ipv6Addr, u8)) -> Result<(), NetlinkError> {
+    if !families().contains(&AddressFamily::Inet6) {
+        return Ok(());
+    }
+    with_handle(netns, async |handle| {
+        ignore_absent(handle.route().del(local_prefix(prefix)).execute().await)
+            .map_err(kernel("remove local prefix"))
+    })
+}
+
+fn local_prefix((address, length): (Ipv6Addr, u8)) -> RouteMessage {
+    RouteMessageBuilder::<Ipv6Addr>::new()
+        .table_id(u32::from(libc::RT_TABLE_LOCAL))
+        .kind(RouteType::Local)
+        .output_interface(LOOPBACK)
+        .destination_prefix(address, length)
+        .build()
+}
+
 /// Whether the rule is there in each family (the table's route cannot be lost without it being flushed by name).
 pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkError> {
     with_handle(netns, async |handle| {

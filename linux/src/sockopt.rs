@@ -60,3 +60,12 @@ pub fn set_netlink_strict(socket: &impl AsFd) -> io::Result<()> {
 pub fn is_listening(socket: &impl AsFd) -> io::Result<bool> {
     Ok(get::<libc::c_int>(socket, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0)
 }
+
+/// Has each datagram come with the address that it was sent to (`IP_PKTINFO`, `IPV6_RECVPKTINFO`).
+pub fn set_packet_info(socket: &impl AsFd, v6: bool) -> io::Result<()> {
+    if v6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
+    } else {
+        set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}

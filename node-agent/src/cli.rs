@@ -19,7 +19,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the node's agent.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Release every pod and remove all that capture has left on this node; no agent may be running.
     Detach(DetachArgs),
 }
@@ -61,6 +61,20 @@ pub(crate) struct RunArgs {
     /// Threads of the data path; 0 for one a CPU.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", default_value_t = 0)]
     pub(crate) workers: usize,
+    /// Whether DNS queries of pods go to the agent; the annotation ambient.istio.io/dns-capture overrides it for a pod.
+    #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) dns_capture: bool,
+    /// Executables whose connections to pods are health probes and reach them as they are; empty for none.
+    #[arg(
+        long,
+        env = "CULVERT_PROBE_PROCESSES",
+        value_delimiter = ',',
+        default_value = "kubelet,k3s,kubelite"
+    )]
+    pub(crate) probe_processes: Vec<String>,
+    /// The host's network namespace, in which those processes run; by default that of process 1.
+    #[arg(long, env = "CULVERT_HOST_NETNS", value_name = "FILE")]
+    pub(crate) host_netns: Option<PathBuf>,
     /// Form of the log.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,

@@ -10,6 +10,7 @@
 
 mod error;
 mod metrics;
+mod options;
 mod reconcile;
 mod record;
 mod retry;
@@ -44,6 +45,7 @@ pub(crate) struct Enroller {
     records: Records,
     proc: PathBuf,
     metrics: EnrollmentMetrics,
+    dns: bool,
     wanted: Mutex<Arc<Vec<Enrollment>>>,
     pods: Mutex<HashMap<PodKey, Slot>>,
     retries: Retries,
@@ -63,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) proc: PathBuf,
     /// Counters.
     pub(crate) metrics: EnrollmentMetrics,
+    /// Whether DNS queries of pods that do not say otherwise go to the agent.
+    pub(crate) dns: bool,
 }
 
 /// One pod's place; its lock is held while the pod is being enrolled or released. An empty one is not kept.
@@ -91,7 +95,7 @@ pub(crate) struct Location {
 
 impl Enroller {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, tunnel, store, records, proc, metrics } = parts;
+        let Parts { node, tunnel, store, records, proc, metrics, dns } = parts;
         Self {
             node,
             tunnel,
@@ -99,6 +103,7 @@ impl Enroller {
             records,
             proc,
             metrics,
+            dns,
             wanted: Mutex::default(),
             pods: Mutex::default(),
             retries: Retries::default(),
@@ -173,7 +178,8 @@ impl Enroller {
         let adopted = self.node.is_enrolled(cookie);
         self.records.write(&record)?;
         let node = Arc::clone(&self.node);
-        let attached = blocking(move || Attachment::attach(&node, netns)).await?;
+        let options = options::of(entry, self.dns);
+        let attached = blocking(move || Attachment::attach_with(&node, netns, options)).await?;
         let (attachment, listeners) = match attached {
             Ok((attachment, listeners)) => (Arc::new(attachment), listeners),
             Err(error) => {
@@ -211,7 +217,7 @@ impl Enroller {
             name: Arc::from(pod.name.as_str()),
             namespace: Arc::from(pod.namespace.as_str()),
             service_account: entry.service_account.as_deref().map(Arc::from),
-            sockets: Arc::new(Sockets::new(attachment.sockets())),
+            sockets: Arc::new(Sockets::new(Arc::clone(&self.node), attachment)),
             self_address: listeners.address(redirect::Direction::Hbone),
         }
     }
@@ -329,6 +335,7 @@ fn listeners_of(mut listeners: Listeners) -> tunnel::Listeners {
         outbound: listeners.take(redirect::Direction::Outbound),
         plaintext: listeners.take(redirect::Direction::Plaintext),
         hbone: listeners.take(redirect::Direction::Hbone),
+        dns: listeners.take_dns(),
     }
 }
 

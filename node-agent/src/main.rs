@@ -11,6 +11,7 @@ mod cli;
 mod cni_server;
 mod detach;
 mod enrollment;
+mod kubelet;
 mod lock;
 mod logging;
 mod metrics;

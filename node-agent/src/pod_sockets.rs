@@ -7,21 +7,33 @@ use std::sync::Arc;
 use socket2::Socket;
 
 /// A pod's sockets.
-#[derive(Debug)]
-pub(crate) struct Sockets(Arc<redirect::PodSockets>);
+pub(crate) struct Sockets {
+    sockets: Arc<redirect::PodSockets>,
+    node: Arc<redirect::NodeCapture>,
+    cookie: u64,
+}
 
 impl Sockets {
-    pub(crate) fn new(sockets: Arc<redirect::PodSockets>) -> Self {
-        Self(sockets)
+    /// Those of a captured pod.
+    pub(crate) fn new(node: Arc<redirect::NodeCapture>, attachment: &redirect::Attachment) -> Self {
+        Self { sockets: attachment.sockets(), node, cookie: attachment.cookie() }
     }
 }
 
 impl tunnel::PodSockets for Sockets {
     fn to_network(&self, destination: SocketAddr) -> io::Result<Socket> {
-        self.0.to_network(destination)
+        self.sockets.to_network(destination)
     }
 
     fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
-        self.0.to_app(client, destination)
+        self.sockets.to_app(client, destination)
+    }
+
+    fn to_resolver(&self, resolver: SocketAddr) -> io::Result<Socket> {
+        self.sockets.to_resolver(resolver)
+    }
+
+    fn resolver(&self, address: IpAddr) -> Option<IpAddr> {
+        self.node.resolver(self.cookie, address)
     }
 }

@@ -24,7 +24,7 @@ use crate::cli::RunArgs;
 use crate::enrollment::{self, Enroller, EnrollmentMetrics, Parts, Records};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
-use crate::{admin, cni_server, logging, metrics};
+use crate::{admin, cni_server, kubelet, logging, metrics};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -63,15 +63,17 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     let source = FileSource::watch(&args.mesh, Arc::clone(&store), enrollments)?;
     metrics::register_file(&mut registry, Arc::clone(source.counters()));
 
-    let node = NodeCapture::open(&args.place.bpffs)?;
+    let node = Arc::new(NodeCapture::open(&args.place.bpffs)?);
+    tokio::spawn(kubelet::follow(Arc::clone(&node), kubelet_search(args)));
     let tunnel = Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, &mut registry)?;
     let enroller = Arc::new(Enroller::new(Parts {
-        node: Arc::new(node),
+        node,
         tunnel: Arc::new(tunnel),
         store,
         records: Records::open(&args.place.run_dir)?,
         proc: args.place.proc.clone(),
         metrics: EnrollmentMetrics::register(&mut registry),
+        dns: args.dns_capture,
     }));
     tokio::spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
     tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));
@@ -94,6 +96,14 @@ fn certificates(mesh: &Path) -> anyhow::Result<Arc<Certificates>> {
     })?;
     let authority = LocalCa::open_or_create(&ca.dir, &parsed.trust_domain)?;
     Ok(Arc::new(Certificates::new(authority, ca.ttl)))
+}
+
+fn kubelet_search(args: &RunArgs) -> kubelet::Search {
+    kubelet::Search {
+        proc: args.place.proc.clone(),
+        netns: args.host_netns.clone().unwrap_or_else(|| args.place.proc.join("1/ns/net")),
+        names: args.probe_processes.clone(),
+    }
 }
 
 fn tunnel_config(args: &RunArgs) -> tunnel::Config {

@@ -14,6 +14,7 @@
 mod accept;
 mod config;
 mod connections;
+mod dns;
 mod error;
 mod hbone;
 mod inbound;
@@ -104,6 +105,9 @@ impl Tunnel {
         let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
         if let Some(home) = self.workers.next() {
+            for socket in listeners.dns {
+                home.runtime.spawn(dns::serve(socket, Arc::clone(&pod), serving.clone()));
+            }
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&pod));
                 let workers = Arc::downgrade(&self.workers);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
 use socket2::Socket;
@@ -25,6 +25,15 @@ pub trait PodSockets: Send + Sync {
     /// # Errors
     /// Whatever the kernel says; the connection is refused with it.
     fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket>;
+
+    /// An unconnected, non-blocking UDP socket to ask a resolver with, exempt from capture.
+    ///
+    /// # Errors
+    /// Whatever the kernel says; the query is dropped.
+    fn to_resolver(&self, resolver: SocketAddr) -> io::Result<Socket>;
+
+    /// The resolver that is meant by a query which came to `address` of a DNS socket.
+    fn resolver(&self, address: IpAddr) -> Option<IpAddr>;
 
     /// Where a captured connection was going. Transparent capture leaves that in the local address.
     ///
@@ -75,6 +84,8 @@ pub struct Listeners {
     pub plaintext: Vec<TcpListener>,
     /// What arrives in tunnels.
     pub hbone: Vec<TcpListener>,
+    /// DNS queries, with the address that each was sent to (`IP_PKTINFO`); none where they are not captured.
+    pub dns: Vec<UdpSocket>,
 }
 
 /// A pod being served. Dropping it stops accepting; connections that are there go on.

@@ -235,6 +235,7 @@ fn enrollments(raw: Vec<Spanned<RawEnrollment>>) -> Result<Vec<Enrollment>, File
             service_account: raw.service_account.map(|As(account)| account.0.to_string()),
             netns: raw.netns,
             container: raw.container,
+            annotations: raw.annotations,
         });
     }
     Ok(enrollments)

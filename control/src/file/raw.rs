@@ -245,6 +245,8 @@ pub(super) struct RawEnrollment {
     pub(super) service_account: Option<As<Name>>,
     pub(super) netns: Option<PathBuf>,
     pub(super) container: Option<String>,
+    #[serde(default)]
+    pub(super) annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]

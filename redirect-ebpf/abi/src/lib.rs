@@ -6,6 +6,18 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod decision;
+mod dns;
+mod flow;
+mod row;
+
+pub use decision::{Decision, DecisionKey, Steering};
+pub use dns::{
+    DNS_PORT, DNS_PREFIX_V6, DNS_PREFIX_V6_LENGTH, RESOLVERS_PER_POD, ResolverKey, dns_address, dns_slot,
+};
+pub use flow::{Exemption, Flow};
+pub use row::{Row, settings};
+
 /// Version of the pinned layout; it is a part of the path in the BPF file system.
 pub const LAYOUT: &str = "v1";
 
@@ -35,6 +47,18 @@ pub const MAX_PODS: u32 = 4096;
 /// Addresses of one pod.
 pub const MAX_ADDRESSES: u32 = 64;
 
+/// Processes that are known as kubelets: one, and the next one while the first ends.
+pub const MAX_PROBERS: u32 = 16;
+
+/// Connections of the kubelet that are remembered; each is looked up once, right after it was noted.
+pub const MAX_FLOWS: u32 = 8192;
+
+/// Rows of the map of resolvers.
+pub const MAX_RESOLVERS: u32 = MAX_PODS * RESOLVERS_PER_POD;
+
+/// Rows of the map of decisions.
+pub const MAX_DECISIONS: u32 = MAX_PODS * Decision::ALL.len() as u32;
+
 /// Names of the maps in the object files.
 pub mod map {
     /// Namespace cookie of each enrolled pod.
@@ -43,6 +67,18 @@ pub mod map {
     pub const EXEMPT: &str = "EXEMPT";
     /// The agent's outbound listener in each pod, by namespace cookie: there only while the agent lives.
     pub const AGENTS: &str = "AGENTS";
+    /// Processes whose connections to pods are probes.
+    pub const PROBERS: &str = "PROBERS";
+    /// Connections of those processes.
+    pub const PROBES: &str = "PROBES";
+    /// The resolvers that a pod has asked, by slot.
+    pub const RESOLVERS: &str = "RESOLVERS";
+    /// How often which decision was taken for which pod.
+    pub const DECISIONS: &str = "DECISIONS";
+    /// How often `steer` of one pod took which decision.
+    pub const STEERED: &str = "STEERED";
+    /// Settings of one pod.
+    pub const SETTINGS: &str = "SETTINGS";
     /// The agent's listeners in one pod, by [`super::Listener::index`].
     pub const LISTENERS: &str = "LISTENERS";
     /// The addresses of one pod.
@@ -55,6 +91,20 @@ pub mod program {
     pub const CONNECT4: &str = "connect4";
     /// cgroup/connect6, once a node.
     pub const CONNECT6: &str = "connect6";
+    /// cgroup/sendmsg4, once a node.
+    pub const SENDMSG4: &str = "sendmsg4";
+    /// cgroup/sendmsg6, once a node.
+    pub const SENDMSG6: &str = "sendmsg6";
+    /// cgroup/recvmsg4, once a node.
+    pub const RECVMSG4: &str = "recvmsg4";
+    /// cgroup/recvmsg6, once a node.
+    pub const RECVMSG6: &str = "recvmsg6";
+    /// cgroup/getpeername4, once a node.
+    pub const GETPEERNAME4: &str = "getpeername4";
+    /// cgroup/getpeername6, once a node.
+    pub const GETPEERNAME6: &str = "getpeername6";
+    /// sockops, once a node.
+    pub const PROBES: &str = "probes";
     /// sk_lookup, once a pod.
     pub const STEER: &str = "steer";
 }
@@ -141,12 +191,27 @@ impl PodAddress {
         u32::from_be(a) >> 22 == 0xfe80_0000 >> 22
     }
 
+    /// An IPv4 address, as such or mapped.
+    #[inline(always)]
+    pub const fn is_v4(self) -> bool {
+        let [a, b, c, _] = self.0;
+        a == 0 && b == 0 && c == 0xffff_u32.to_be()
+    }
+
     /// 127.0.0.0/8 in either form, or ::1.
     #[inline(always)]
     pub const fn is_loopback(self) -> bool {
         let [a, b, c, d] = self.0;
         let d = u32::from_be(d);
         a == 0 && b == 0 && ((c == 0xffff_u32.to_be() && d >> 24 == 127) || (c == 0 && d == 1))
+    }
+}
+
+impl From<PodAddress> for core::net::IpAddr {
+    fn from(address: PodAddress) -> Self {
+        let bits =
+            address.words().into_iter().fold(0, |bits, word| bits << 32 | u128::from(u32::from_be(word)));
+        Self::V6(bits.into()).to_canonical()
     }
 }
 
@@ -206,5 +271,9 @@ mod tests {
             PodAddress::from(core::net::IpAddr::V6(core::net::Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped()));
         assert_eq!(v4, mapped);
         assert_eq!(v4, PodAddress::from_v4(u32::from_ne_bytes([10, 1, 2, 3])));
+        for text in ["10.1.2.3", "2001:db8::1:2", "::1"] {
+            let address: core::net::IpAddr = text.parse().unwrap();
+            assert_eq!(core::net::IpAddr::from(PodAddress::from(address)), address);
+        }
     }
 }

@@ -3,12 +3,15 @@
 //! Dropping an attachment detaches nothing: an agent that ends leaves its pods captured, and refused, until the next one
 //! attaches again.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use abi::{CAPTURE_MARK, Direction, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, map, program};
-use aya::maps::{HashMap, SockMap};
+use abi::{
+    CAPTURE_MARK, Direction, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, Row, Steering, map, program,
+    settings,
+};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
 use linux::netlink::{self, MarkRoute, Sources};
@@ -17,7 +20,7 @@ use linux::{bpffs, sysctl};
 
 use crate::error::CaptureError;
 use crate::listeners::Listeners;
-use crate::node::NodeCapture;
+use crate::node::{NodeCapture, Shared};
 use crate::pins::pin_link;
 use crate::sockets::PodSockets;
 
@@ -25,30 +28,44 @@ use crate::sockets::PodSockets;
 pub const ROUTE: MarkRoute =
     MarkRoute { mark: CAPTURE_MARK, mask: MARK_MASK, table: ROUTE_TABLE, priority: RULE_PRIORITY };
 
-/// `PodAddress` as aya wants it.
-#[derive(Clone, Copy, Debug)]
-#[repr(transparent)]
-struct Key(PodAddress);
+/// What may differ from pod to pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PodOptions {
+    /// DNS queries go to the agent.
+    pub dns: bool,
+    /// What does not come through the tunnel goes to the application as it comes.
+    pub bypass_inbound: bool,
+}
 
-// SAFETY: a transparent wrapper of four u32 without padding; every bit pattern is valid.
-unsafe impl aya::Pod for Key {}
+/// How often `steer` of a pod took which decision.
+type Steered = PerCpuArray<MapData, u64>;
 
 /// One captured pod.
-#[derive(Debug)]
 pub struct Attachment {
     cookie: u64,
     netns: Netns,
     addresses: Vec<IpAddr>,
     directory: PathBuf,
     sockets: Arc<PodSockets>,
+    options: PodOptions,
+    steered: Mutex<Option<Steered>>,
 }
 
 impl Attachment {
+    /// Captures the pod in `netns` as every pod is by default; see [`Self::attach_with`].
+    pub fn attach(node: &NodeCapture, netns: Netns) -> Result<(Self, Listeners), CaptureError> {
+        Self::attach_with(node, netns, PodOptions::default())
+    }
+
     /// Captures the pod in `netns`; blocks for some milliseconds, so it belongs on a thread that may.
     ///
     /// Connections that are open go on undisturbed. On an error nothing of this attempt stays behind; an earlier agent's
     /// capture of the same pod does.
-    pub fn attach(node: &NodeCapture, netns: Netns) -> Result<(Self, Listeners), CaptureError> {
+    pub fn attach_with(
+        node: &NodeCapture,
+        netns: Netns,
+        options: PodOptions,
+    ) -> Result<(Self, Listeners), CaptureError> {
         let cookie = netns.cookie()?;
         let addresses: Vec<IpAddr> = netlink::addresses(&netns)?;
         if !addresses.iter().any(is_routable) {
@@ -57,7 +74,8 @@ impl Attachment {
         let directory = node.pins().pod(cookie);
         let fresh = !directory.exists();
         let sockets = Arc::new(PodSockets::new(node, netns.try_clone()?, addresses.clone())?);
-        let attachment = Self { cookie, netns, addresses, directory, sockets };
+        let steered = Mutex::default();
+        let attachment = Self { cookie, netns, addresses, directory, sockets, options, steered };
         match attachment.build(node) {
             Ok(listeners) => Ok((attachment, listeners)),
             Err(error) => {
@@ -71,14 +89,51 @@ impl Attachment {
 
     fn build(&self, node: &NodeCapture) -> Result<Listeners, CaptureError> {
         netlink::loopback_up(&self.netns)?;
-        let listeners = Listeners::open(&self.netns)?;
+        let listeners = Listeners::open(&self.netns, self.options.dns)?;
         bpffs::ensure(&self.directory)?;
-        let link = steer(node, &self.netns, &listeners, &self.addresses)?;
+        let link = self.steer(node, &listeners)?;
         pin_link(link, &self.directory, program::STEER)?;
-        self.netns.run(settings)??;
-        netlink::add_mark_route(&self.netns, ROUTE, self.sources())?;
-        node.enrol(self.cookie, listeners.first(Direction::Outbound)?)?;
+        self.netns.run(set_sysctls)??;
+        self.add_route()?;
+        if self.options.dns {
+            netlink::add_local_prefix(&self.netns, dns_prefix())?;
+        }
+        let row = Row::new(listeners.dns_port());
+        node.enrol(self.cookie, listeners.first(Direction::Outbound)?, row)?;
         Ok(listeners)
+    }
+
+    /// Loads the pod's own instance of `steer`, gives it listeners, addresses and settings, and attaches it.
+    fn steer(&self, node: &NodeCapture, listeners: &Listeners) -> Result<FdLink, CaptureError> {
+        let mut object = node.load_pod()?;
+        let own = object.map_mut(map::ADDRESSES).ok_or(CaptureError::Missing(map::ADDRESSES))?;
+        let mut own = HashMap::<_, Shared<PodAddress>, u32>::try_from(own)
+            .map_err(CaptureError::map(map::ADDRESSES))?;
+        for address in self.addresses.iter().take(abi::MAX_ADDRESSES as usize) {
+            own.insert(Shared(PodAddress::from(*address)), 0, 0)
+                .map_err(CaptureError::map(map::ADDRESSES))?;
+        }
+        let slots = object.map_mut(map::LISTENERS).ok_or(CaptureError::Missing(map::LISTENERS))?;
+        let mut slots = SockMap::try_from(slots).map_err(CaptureError::map(map::LISTENERS))?;
+        for (listener, socket) in listeners.iter() {
+            slots.set(listener.index(), socket, 0).map_err(CaptureError::map(map::LISTENERS))?;
+        }
+        let bits = object.map_mut(map::SETTINGS).ok_or(CaptureError::Missing(map::SETTINGS))?;
+        let mut bits = Array::<_, u32>::try_from(bits).map_err(CaptureError::map(map::SETTINGS))?;
+        let bypass = if self.options.bypass_inbound { settings::BYPASS_INBOUND } else { 0 };
+        bits.set(0, bypass, 0).map_err(CaptureError::map(map::SETTINGS))?;
+
+        let name = program::STEER;
+        let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
+        let program: &mut SkLookup = program.try_into().map_err(CaptureError::program(name))?;
+        program.load().map_err(CaptureError::program(name))?;
+        let id = program.attach(&self.netns).map_err(CaptureError::program(name))?;
+        let link = program.take_link(id).map_err(CaptureError::program(name))?;
+
+        let steered = object.take_map(map::STEERED).ok_or(CaptureError::Missing(map::STEERED))?;
+        let steered = Steered::try_from(steered).map_err(CaptureError::map(map::STEERED))?;
+        *self.steered.lock().unwrap_or_else(PoisonError::into_inner) = Some(steered);
+        Ok(FdLink::from(link))
     }
 
     fn undo(&self, node: &NodeCapture) {
@@ -130,20 +185,35 @@ impl Attachment {
         node.forget(self.cookie)
     }
 
-    /// Removes the policy route; to be called when the last captured connection has ended.
+    /// Removes the routes; to be called when the last captured connection has ended.
     pub fn remove_route(&self) -> Result<(), CaptureError> {
-        Ok(netlink::remove_mark_route(&self.netns, ROUTE)?)
+        remove_routes(&self.netns)
+    }
+
+    /// How often each decision was taken on connections delivered in the pod, since this agent captured it.
+    pub fn steered(&self) -> impl Iterator<Item = (Steering, u64)> {
+        let steered = self.steered.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |what: Steering| {
+            let counts = steered.as_ref()?.get(&(what as u32), 0).ok()?;
+            Some(counts.iter().sum())
+        };
+        Steering::ALL.map(|what| (what, count(what).unwrap_or(0))).into_iter()
+    }
+
+    /// Adds the policy route, or what is missing of it.
+    pub(crate) fn add_route(&self) -> Result<(), CaptureError> {
+        Ok(netlink::add_mark_route(&self.netns, ROUTE, self.sources())?)
     }
 
     fn sources(&self) -> Sources {
-        let v4 = self.addresses.iter().find_map(|a| match a {
-            IpAddr::V4(v4) if is_routable(a) => Some(*v4),
+        let v4 = match first_routable(&self.addresses, false) {
+            Some(IpAddr::V4(v4)) => Some(v4),
             _ => None,
-        });
-        let v6 = self.addresses.iter().find_map(|a| match a {
-            IpAddr::V6(v6) if is_routable(a) => Some(*v6),
+        };
+        let v6 = match first_routable(&self.addresses, true) {
+            Some(IpAddr::V6(v6)) => Some(v6),
             _ => None,
-        });
+        };
         Sources { v4, v6 }
     }
 }
@@ -151,10 +221,34 @@ impl Attachment {
 /// Removes what another agent left of a pod: its row, its pins and, where the namespace is still there, its route.
 pub fn forget(node: &NodeCapture, cookie: u64, netns: Option<&Netns>) -> Result<(), CaptureError> {
     node.forget(cookie)?;
-    if let Some(netns) = netns {
-        netlink::remove_mark_route(netns, ROUTE)?;
-    }
+    netns.map_or(Ok(()), remove_routes)
+}
+
+/// Removes a pod's routes.
+pub fn remove_routes(netns: &Netns) -> Result<(), CaptureError> {
+    netlink::remove_mark_route(netns, ROUTE)?;
+    netlink::remove_local_prefix(netns, dns_prefix())?;
     Ok(())
+}
+
+/// The IPv6 addresses at which the agent takes DNS queries inside a pod.
+fn dns_prefix() -> (Ipv6Addr, u8) {
+    let [a, b, c, d, e, f, g, h] = abi::DNS_PREFIX_V6;
+    (Ipv6Addr::new(a, b, c, d, e, f, g, h), abi::DNS_PREFIX_V6_LENGTH)
+}
+
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment")
+            .field("cookie", &self.cookie)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The address that captured connections of a family get as their source.
+pub(crate) fn first_routable(addresses: &[IpAddr], v6: bool) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| address.is_ipv6() == v6 && is_routable(address))
 }
 
 /// Neither loopback nor link-local.
@@ -165,35 +259,8 @@ fn is_routable(address: &IpAddr) -> bool {
     }
 }
 
-/// Loads the pod's own instance of `steer`, gives it listeners and addresses, and attaches it.
-fn steer(
-    node: &NodeCapture,
-    netns: &Netns,
-    listeners: &Listeners,
-    addresses: &[IpAddr],
-) -> Result<FdLink, CaptureError> {
-    let mut object = node.load_pod()?;
-    let own = object.map_mut(map::ADDRESSES).ok_or(CaptureError::Missing(map::ADDRESSES))?;
-    let mut own = HashMap::<_, Key, u32>::try_from(own).map_err(CaptureError::map(map::ADDRESSES))?;
-    for address in addresses.iter().take(abi::MAX_ADDRESSES as usize) {
-        own.insert(Key(PodAddress::from(*address)), 0, 0).map_err(CaptureError::map(map::ADDRESSES))?;
-    }
-    let slots = object.map_mut(map::LISTENERS).ok_or(CaptureError::Missing(map::LISTENERS))?;
-    let mut slots = SockMap::try_from(slots).map_err(CaptureError::map(map::LISTENERS))?;
-    for (listener, socket) in listeners.iter() {
-        slots.set(listener.index(), socket, 0).map_err(CaptureError::map(map::LISTENERS))?;
-    }
-    let name = program::STEER;
-    let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
-    let program: &mut SkLookup = program.try_into().map_err(CaptureError::program(name))?;
-    program.load().map_err(CaptureError::program(name))?;
-    let id = program.attach(netns).map_err(CaptureError::program(name))?;
-    let link = program.take_link(id).map_err(CaptureError::program(name))?;
-    Ok(FdLink::from(link))
-}
-
 /// Settings of the pod's namespace; called inside it.
-fn settings() -> Result<(), CaptureError> {
+pub(crate) fn set_sysctls() -> Result<(), CaptureError> {
     // What the application accepts from the agent inherits the mark, so that its replies come back.
     sysctl::set("net.ipv4.tcp_fwmark_accept", "1")?;
     // So does the reset of a closed port; without it the agent would wait for its time-out.

@@ -11,16 +11,24 @@
 
 pub mod attachment;
 mod error;
+pub mod guard;
+pub mod layouts;
 pub mod listeners;
 pub mod node;
+pub mod node_guard;
 mod object;
 pub mod pins;
 pub mod probe;
+pub mod report;
 pub mod sockets;
 
-pub use abi::Direction;
-pub use attachment::Attachment;
+pub use abi::{Decision, Direction, Steering};
+pub use attachment::{Attachment, PodOptions};
 pub use error::CaptureError;
+pub use guard::{Guard, Repair};
+pub use layouts::OtherLayouts;
 pub use listeners::Listeners;
 pub use node::NodeCapture;
+pub use node_guard::NodeGuard;
+pub use report::{Line, Part, Problem, Report};
 pub use sockets::PodSockets;

@@ -5,10 +5,11 @@
 //! own: the original destination.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use abi::{Direction, Family, Listener};
 use linux::netns::Netns;
+use linux::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::CaptureError;
@@ -20,11 +21,12 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 pub struct Listeners {
     all: Vec<(Listener, TcpListener)>,
+    dns: Vec<UdpSocket>,
 }
 
 impl Listeners {
     /// Makes them in `netns`. IPv6 ones are left out where the kernel has no IPv6.
-    pub(crate) fn open(netns: &Netns) -> Result<Self, CaptureError> {
+    pub(crate) fn open(netns: &Netns, dns: bool) -> Result<Self, CaptureError> {
         let mut all = Vec::new();
         for direction in [Direction::Outbound, Direction::Hbone, Direction::Plaintext] {
             for family in [Family::V4, Family::V6] {
@@ -35,12 +37,35 @@ impl Listeners {
                 }
             }
         }
-        Ok(Self { all })
+        let dns = if dns {
+            netns.run(open_dns)?.map_err(CaptureError::socket("open a DNS socket"))?
+        } else {
+            Vec::new()
+        };
+        Ok(Self { all, dns })
+    }
+
+    /// The port at which DNS queries are taken, the same in both families; 0 where they are not.
+    pub(crate) fn dns_port(&self) -> u16 {
+        self.dns.first().and_then(|socket| socket.local_addr().ok()).map_or(0, |address| address.port())
+    }
+
+    /// Takes out the DNS sockets, one a family.
+    pub fn take_dns(&mut self) -> Vec<UdpSocket> {
+        std::mem::take(&mut self.dns)
     }
 
     /// All of them, with what each is for.
     pub fn iter(&self) -> impl Iterator<Item = (Listener, &TcpListener)> {
         self.all.iter().map(|(listener, socket)| (*listener, socket))
+    }
+
+    /// Other handles of the same sockets.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let twice = |(listener, socket): &(Listener, TcpListener)| Ok((*listener, socket.try_clone()?));
+        let all = self.all.iter().map(twice).collect::<io::Result<_>>()?;
+        let dns = self.dns.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { all, dns })
     }
 
     /// The first one of a direction.
@@ -92,6 +117,39 @@ fn open(family: Family) -> io::Result<TcpListener> {
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Sockets for DNS queries, on the same port in both families.
+///
+/// They take what comes over lo only, to whichever address: the address tells the resolver that the query is for.
+fn open_dns() -> io::Result<Vec<UdpSocket>> {
+    const ATTEMPTS: u32 = 8;
+    for _ in 0..ATTEMPTS {
+        let v4 = dns_socket(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let port = v4.local_addr()?.port();
+        match dns_socket(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+            Ok(v6) => return Ok(vec![v4, v6]),
+            Err(error) if is_unsupported(&error) => return Ok(vec![v4]),
+            // An application has that port in IPv6: another one.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free in both families"))
+}
+
+fn dns_socket(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(b"lo"))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        // Answers come from an address that is local, but is no interface's.
+        socket.set_ip_transparent_v6(true)?;
+    }
+    sockopt::set_packet_info(&socket, address.is_ipv6())?;
+    socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }

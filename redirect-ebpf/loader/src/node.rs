@@ -1,35 +1,46 @@
-//! Capture of a node: the connect programs on the root of the cgroup v2 hierarchy, and the map of enrolled pods.
+//! Capture of a node: the programs on the root of the cgroup v2 hierarchy, and the maps that they share with the agent.
 //!
 //! The maps are pinned and shared with the agents before and after this one. The programs are the binary's own: a starting
-//! agent attaches its programs beside the old ones (both mark, which is idempotent) and then lets the old ones go.
+//! agent attaches its programs beside the old ones (what they do, they may do twice) and then lets the old ones go.
 
+mod maps;
+
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use abi::{map, program};
-use aya::maps::{HashMap, Map, MapData, MapError, SockHash};
+use abi::{Decision, Row, map, program};
+use aya::maps::{Map, MapData};
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
 use aya::{Ebpf, EbpfLoader};
 use linux::{bpffs, cgroup, privilege};
 
 use crate::error::CaptureError;
 use crate::pins::{Pins, pin_link};
 use crate::probe;
+pub(crate) use maps::Shared;
+use maps::{NodeMaps, PINNED, absent_is_fine};
 
-/// Cookies of enrolled namespaces; the value has no meaning.
-type Enrolled = HashMap<MapData, u64, u32>;
-/// The agent's outbound listener of each enrolled namespace.
-type Agents = SockHash<MapData, u64>;
+/// The programs for calls on sockets.
+const SOCK_ADDR: [&str; 8] = [
+    program::CONNECT4,
+    program::CONNECT6,
+    program::SENDMSG4,
+    program::SENDMSG6,
+    program::RECVMSG4,
+    program::RECVMSG6,
+    program::GETPEERNAME4,
+    program::GETPEERNAME6,
+];
 
 /// The node's half of capture.
 pub struct NodeCapture {
     pins: Pins,
-    enrolled: Mutex<Enrolled>,
-    agents: Mutex<Agents>,
+    maps: NodeMaps,
     // A new one would read all of the kernel's type information, which takes longer than everything else a pod needs.
     loader: Mutex<EbpfLoader<'static>>,
 }
@@ -53,25 +64,16 @@ impl NodeCapture {
         let mut loader = EbpfLoader::new();
         // No program of ours looks into the kernel's structures.
         loader.btf(None);
-        let mut object = loader
-            .map_pin_path(map::ENROLLED, pins.node().join(map::ENROLLED))
-            .map_pin_path(map::EXEMPT, pins.node().join(map::EXEMPT))
-            .map_pin_path(map::AGENTS, pins.node().join(map::AGENTS))
-            .load(crate::object::NODE)?;
-        for name in [program::CONNECT4, program::CONNECT6] {
-            let link = attach(&mut object, name, &root)?;
-            pin_link(link, &pins.node(), name)?;
+        for name in PINNED {
+            loader.map_pin_path(name, pins.node().join(name));
         }
-        let enrolled = object.take_map(map::ENROLLED).ok_or(CaptureError::Missing(map::ENROLLED))?;
-        let enrolled = Enrolled::try_from(enrolled).map_err(CaptureError::map(map::ENROLLED))?;
-        let agents = object.take_map(map::AGENTS).ok_or(CaptureError::Missing(map::AGENTS))?;
-        let agents = Agents::try_from(agents).map_err(CaptureError::map(map::AGENTS))?;
-        Ok(Self {
-            pins,
-            enrolled: Mutex::new(enrolled),
-            agents: Mutex::new(agents),
-            loader: Mutex::new(loader),
-        })
+        let mut object = loader.load(crate::object::NODE)?;
+        for name in SOCK_ADDR {
+            pin_link(attach(&mut object, name, &root)?, &pins.node(), name)?;
+        }
+        pin_link(attach_sock_ops(&mut object, program::PROBES, &root)?, &pins.node(), program::PROBES)?;
+        let maps = NodeMaps::take(&mut object)?;
+        Ok(Self { pins, maps, loader: Mutex::new(loader) })
     }
 
     /// Loads the programs and maps of one pod.
@@ -86,30 +88,24 @@ impl NodeCapture {
 
     /// Whether connections of the namespace with this cookie are being marked.
     pub fn is_enrolled(&self, cookie: u64) -> bool {
-        self.with_enrolled(|enrolled| enrolled.get(&cookie, 0).is_ok())
+        self.maps.enrolled().get(&cookie, 0).is_ok()
     }
 
     /// The cookies of all namespaces whose connections are being marked.
     pub fn enrolled(&self) -> Vec<u64> {
-        self.with_enrolled(|enrolled| enrolled.keys().flatten().collect())
+        self.maps.enrolled().keys().flatten().collect()
     }
 
     /// Starts marking the connections of a namespace, in which `listener` accepts them.
-    pub(crate) fn enrol(&self, cookie: u64, listener: &TcpListener) -> Result<(), CaptureError> {
-        self.agents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(cookie, listener.as_raw_fd(), 0)
-            .map_err(CaptureError::map(map::AGENTS))?;
-        self.with_enrolled(|enrolled| enrolled.insert(cookie, 0, 0)).map_err(CaptureError::map(map::ENROLLED))
+    pub(crate) fn enrol(&self, cookie: u64, listener: &TcpListener, row: Row) -> Result<(), CaptureError> {
+        self.maps.agents().insert(cookie, listener.as_raw_fd(), 0).map_err(CaptureError::map(map::AGENTS))?;
+        self.maps.enrolled().insert(cookie, Shared(row), 0).map_err(CaptureError::map(map::ENROLLED))
     }
 
     pub(crate) fn release(&self, cookie: u64) -> Result<(), CaptureError> {
-        match self.with_enrolled(|enrolled| enrolled.remove(&cookie)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(CaptureError::map(map::ENROLLED)(error)),
-        }
+        let removed = self.maps.enrolled().remove(&cookie);
+        absent_is_fine(removed).map_err(CaptureError::map(map::ENROLLED))?;
+        self.maps.forget(cookie)
     }
 
     /// Removes what is left of a pod whose namespace is gone: its pins and its row.
@@ -119,23 +115,37 @@ impl NodeCapture {
         Ok(())
     }
 
+    /// Says which processes of the node are kubelets: their connections to pods are left alone. Replaces what was said before.
+    pub fn set_probers(&self, processes: &BTreeSet<u32>) -> Result<(), CaptureError> {
+        let error = CaptureError::map(map::PROBERS);
+        let mut probers = self.maps.probers();
+        let known: BTreeSet<u32> = probers.keys().flatten().collect();
+        let mut change = || {
+            for gone in known.difference(processes) {
+                absent_is_fine(probers.remove(gone))?;
+            }
+            processes.difference(&known).try_for_each(|new| probers.insert(new, 0, 0))
+        };
+        change().map_err(error)
+    }
+
+    /// How often each decision was taken for the pod with this cookie.
+    pub fn decisions(&self, cookie: u64) -> impl Iterator<Item = (Decision, u64)> {
+        Decision::ALL.into_iter().map(move |decision| (decision, self.maps.decisions(cookie, decision)))
+    }
+
+    /// The resolver that a pod meant with a query that came to `address` of the agent's DNS socket.
+    pub fn resolver(&self, cookie: u64, address: IpAddr) -> Option<IpAddr> {
+        let slot = abi::dns_slot(address.into())?;
+        self.maps.resolver(cookie, slot).map(IpAddr::from)
+    }
+
     /// A handle of the map that exempts the agent's own sockets.
     pub(crate) fn exempt(&self) -> Result<Map, CaptureError> {
         let data =
             MapData::from_pin(self.pins.node().join(map::EXEMPT)).map_err(CaptureError::map(map::EXEMPT))?;
         Map::from_map_data(data).map_err(CaptureError::map(map::EXEMPT))
     }
-
-    fn with_enrolled<T>(&self, work: impl FnOnce(&mut Enrolled) -> T) -> T {
-        // A panic while the lock was held cannot have left the kernel's map half-written.
-        let mut enrolled = self.enrolled.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut enrolled)
-    }
-}
-
-/// The kernel's answer to the removal of a row that is not there.
-fn is_absent(error: &MapError) -> bool {
-    matches!(error, MapError::SyscallError(call) if call.io_error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn attach(object: &mut Ebpf, name: &'static str, root: &File) -> Result<FdLink, CaptureError> {
@@ -143,6 +153,15 @@ fn attach(object: &mut Ebpf, name: &'static str, root: &File) -> Result<FdLink, 
     let program: &mut CgroupSockAddr = program.try_into().map_err(CaptureError::program(name))?;
     program.load().map_err(CaptureError::program(name))?;
     // With a link the kernel always lets others be attached beside it; the flag for that is refused.
+    let id = program.attach(root, CgroupAttachMode::Single).map_err(CaptureError::program(name))?;
+    let link = program.take_link(id).map_err(CaptureError::program(name))?;
+    FdLink::try_from(link).map_err(|source| CaptureError::Link { name, source })
+}
+
+fn attach_sock_ops(object: &mut Ebpf, name: &'static str, root: &File) -> Result<FdLink, CaptureError> {
+    let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
+    let program: &mut SockOps = program.try_into().map_err(CaptureError::program(name))?;
+    program.load().map_err(CaptureError::program(name))?;
     let id = program.attach(root, CgroupAttachMode::Single).map_err(CaptureError::program(name))?;
     let link = program.take_link(id).map_err(CaptureError::program(name))?;
     FdLink::try_from(link).map_err(|source| CaptureError::Link { name, source })

@@ -9,7 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
-use abi::{CAPTURE_MARK, map};
+use abi::{CAPTURE_MARK, Exemption, map};
 use aya::maps::{MapData, SkStorage};
 use linux::netns::Netns;
 use linux::sockopt;
@@ -39,12 +39,15 @@ impl PodSockets {
 
     /// A socket, not connected yet, for a connection from the pod to the network that is not captured again.
     pub fn to_network(&self, destination: SocketAddr) -> io::Result<Socket> {
-        let socket = self.socket(destination)?;
-        self.exempt
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(&socket, 1, 0)
-            .map_err(|error| io::Error::other(format!("exempt a socket from capture: {error}")))?;
+        let socket = self.tcp(destination)?;
+        self.exempt(&socket)?;
+        Ok(socket)
+    }
+
+    /// A socket, not connected yet, for queries from the pod to a resolver that are not steered again.
+    pub fn to_resolver(&self, resolver: SocketAddr) -> io::Result<Socket> {
+        let socket = self.make(Domain::for_address(resolver), Type::DGRAM, Protocol::UDP)?;
+        self.exempt(&socket)?;
         Ok(socket)
     }
 
@@ -59,7 +62,7 @@ impl PodSockets {
             socket.bind(&SocketAddr::new(client, 0).into())?;
             return Ok(socket);
         }
-        let socket = self.socket(destination)?;
+        let socket = self.tcp(destination)?;
         match client {
             IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
             IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
@@ -72,12 +75,21 @@ impl PodSockets {
         Ok(socket)
     }
 
-    fn socket(&self, destination: SocketAddr) -> io::Result<Socket> {
+    fn tcp(&self, destination: SocketAddr) -> io::Result<Socket> {
+        self.make(Domain::for_address(destination), Type::STREAM, Protocol::TCP)
+    }
+
+    fn make(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
         self.netns
-            .run(|| {
-                let kind = Type::STREAM.nonblocking().cloexec();
-                Socket::new(Domain::for_address(destination), kind, Some(Protocol::TCP))
-            })
+            .run(|| Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol)))
             .map_err(io::Error::other)?
+    }
+
+    fn exempt(&self, socket: &Socket) -> io::Result<()> {
+        self.exempt
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(socket, Exemption::Agent as u32, 0)
+            .map_err(|error| io::Error::other(format!("exempt a socket from capture: {error}")))
     }
 }

@@ -61,6 +61,16 @@ impl PodSockets for Places {
         self.to_network(destination)
     }
 
+    fn to_resolver(&self, _: SocketAddr) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn resolver(&self, _: IpAddr) -> Option<IpAddr> {
+        None
+    }
+
     fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
         let local = accepted.local_addr()?;
         Ok(self.captured.lock().unwrap().get(&local).copied().unwrap_or(local))

@@ -7,9 +7,12 @@
 #![no_std]
 #![no_main]
 
-use abi::{Direction, Family, HBONE_PORT, LISTENERS, LOOPBACK_IFINDEX, Listener, MAX_ADDRESSES, PodAddress};
+use abi::{
+    Direction, Family, Flow, HBONE_PORT, LISTENERS, LOOPBACK_IFINDEX, Listener, MAX_ADDRESSES, MAX_FLOWS,
+    PodAddress, Steering, settings,
+};
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
-use aya_ebpf::btf_maps::{HashMap, SockMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::{btf_map, sk_lookup};
 use aya_ebpf::programs::SkLookupContext;
 
@@ -24,10 +27,22 @@ static SOCKETS: SockMap<{ LISTENERS as usize }> = SockMap::new();
 #[btf_map]
 static ADDRESSES: HashMap<PodAddress, u32, { MAX_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
 
+/// The node's, filled by its sockops program.
+#[btf_map]
+static PROBES: LruHashMap<Flow, u32, { MAX_FLOWS as usize }> = LruHashMap::new();
+
+#[btf_map]
+static SETTINGS: Array<u32, 1> = Array::new();
+
+#[btf_map]
+static STEERED: PerCpuArray<u64, { Steering::ALL.len() }> = PerCpuArray::new();
+
 /// What becomes of a new connection.
 enum Action {
-    /// The kernel goes on as if there were no program.
-    Pass,
+    /// UDP and the like: the kernel goes on as if there were no program.
+    Ignore,
+    /// To the application, and why.
+    Pass(Steering),
     /// To the agent.
     Steer(Listener),
 }
@@ -37,10 +52,24 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
     // SAFETY: the kernel hands a valid bpf_sk_lookup to the program.
     let lookup = unsafe { &*ctx.lookup };
     match decide(lookup) {
-        Action::Pass => sk_action::SK_PASS,
+        Action::Ignore => sk_action::SK_PASS,
+        Action::Pass(why) => {
+            count(why);
+            sk_action::SK_PASS
+        }
         Action::Steer(listener) => match SOCKETS.redirect_sk_lookup(&ctx, listener.index(), 0) {
-            Ok(()) => sk_action::SK_PASS,
-            Err(_) => sk_action::SK_DROP,
+            Ok(()) => {
+                count(match listener.direction {
+                    Direction::Outbound => Steering::Outbound,
+                    Direction::Hbone => Steering::Hbone,
+                    Direction::Plaintext => Steering::Plaintext,
+                });
+                sk_action::SK_PASS
+            }
+            Err(_) => {
+                count(Steering::Dropped);
+                sk_action::SK_DROP
+            }
         },
     }
 }
@@ -48,35 +77,52 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
 #[inline(always)]
 fn decide(lookup: &bpf_sk_lookup) -> Action {
     if lookup.protocol != IPPROTO_TCP {
-        return Action::Pass;
+        return Action::Ignore;
     }
     let (family, local, remote) = addresses(lookup);
     if local.is_loopback() {
-        return Action::Pass;
+        return Action::Ignore;
     }
     let to_pod = is_own(&local);
     if lookup.ingress_ifindex == LOOPBACK_IFINDEX {
         // Over lo to the pod's own address: the agent delivering to the application. Else the application's own
         // connection, brought here by its mark.
         return if to_pod {
-            Action::Pass
+            Action::Pass(Steering::Own)
         } else {
             Action::Steer(Listener { direction: Direction::Outbound, family })
         };
     }
-    // The kernel names the interface that owns the address, not lo, when a pod connects to itself (fib_lookup, as seen
-    // from 4.x to 6.18), so the pod's own source tells.
+    // The kernel names the interface that owns the address, not lo, when a pod connects to itself (seen from 6.1 to 6.18),
+    // so the pod's own source tells.
     if to_pod && is_own(&remote) {
-        return Action::Pass;
+        return Action::Pass(Steering::Own);
     }
-    let direction =
-        if lookup.local_port == u32::from(HBONE_PORT) { Direction::Hbone } else { Direction::Plaintext };
-    Action::Steer(Listener { direction, family })
+    // The kernel has the remote port in network order and the local one in host order.
+    let flow = Flow::new(remote, u16::from_be(lookup.remote_port), local, lookup.local_port as u16);
+    if PROBES.get_ptr(&flow).is_some() {
+        return Action::Pass(Steering::Probe);
+    }
+    if lookup.local_port == u32::from(HBONE_PORT) {
+        return Action::Steer(Listener { direction: Direction::Hbone, family });
+    }
+    if SETTINGS.get(0).is_some_and(|bits| bits & settings::BYPASS_INBOUND != 0) {
+        return Action::Pass(Steering::Bypassed);
+    }
+    Action::Steer(Listener { direction: Direction::Plaintext, family })
 }
 
 #[inline(always)]
 fn is_own(address: &PodAddress) -> bool {
     ADDRESSES.get_ptr(address).is_some()
+}
+
+#[inline(always)]
+fn count(what: Steering) {
+    if let Some(count) = STEERED.get_ptr_mut(what as u32) {
+        // SAFETY: the value is this CPU's own, and programs are not moved to another CPU while they run.
+        unsafe { *count += 1 };
+    }
 }
 
 #[inline(always)]

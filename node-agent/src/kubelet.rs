@@ -1,0 +1,100 @@
+//! Finds the kubelet of this node and tells capture, so that its health probes reach pods as they are.
+//!
+//! A kubelet is a process of the host's network namespace whose executable has one of the configured names (k3s and
+//! MicroK8s have it inside binaries of other names). It is looked for again when it ends, and every few seconds, for a
+//! new one may start beside it. Nobody else of the host is exempt. When the agent is dead, the kubelet that it found stays
+//! exempt.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redirect::NodeCapture;
+
+/// How often processes are looked through.
+const PERIOD: Duration = Duration::from_secs(2);
+
+/// What to look for, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    /// The process table.
+    pub(crate) proc: PathBuf,
+    /// The host's network namespace.
+    pub(crate) netns: PathBuf,
+    /// Names of executables.
+    pub(crate) names: Vec<String>,
+}
+
+/// Keeps capture informed until the process ends.
+pub(crate) async fn follow(node: Arc<NodeCapture>, search: Search) {
+    let mut known = None;
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let (node, looked) = (Arc::clone(&node), search.clone());
+        // Reading a process table of thousands takes some milliseconds.
+        let found = tokio::task::spawn_blocking(move || {
+            let found = find(&looked);
+            node.set_probers(&found).map(|()| found)
+        });
+        match found.await {
+            Ok(Ok(found)) => {
+                if known.as_ref() != Some(&found) {
+                    tracing::info!(processes = ?found, names = ?search.names, "health probes of these processes are exempt");
+                    known = Some(found);
+                }
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "health probes may be captured"),
+            Err(error) => tracing::warn!(%error, "health probes may be captured"),
+        }
+    }
+}
+
+fn find(search: &Search) -> BTreeSet<u32> {
+    let Some(host) = identity(&search.netns) else { return BTreeSet::new() };
+    let entries = fs::read_dir(&search.proc).into_iter().flatten().flatten();
+    let processes =
+        entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    processes
+        .filter(|(_, path)| is_named(path, &search.names) && identity(&path.join("ns/net")) == Some(host))
+        .map(|(process, _)| process)
+        .collect()
+}
+
+/// By the executable, which a process cannot choose freely; a deleted one (the kubelet was upgraded) counts as well.
+fn is_named(process: &Path, names: &[String]) -> bool {
+    let Ok(executable) = fs::read_link(process.join("exe")) else { return false };
+    let Some(name) = executable.file_name().and_then(|name| name.to_str()) else { return false };
+    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
+    names.iter().any(|wanted| wanted == name)
+}
+
+/// Device and inode of a namespace file.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_found_by_its_executable_in_its_namespace_only() {
+        let own = std::env::current_exe().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
+        let search = |names: &[&str], netns: &str| Search {
+            proc: "/proc".into(),
+            netns: netns.into(),
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let here = "/proc/self/ns/net";
+        assert!(find(&search(&["kubelet", &own], here)).contains(&std::process::id()));
+        assert!(!find(&search(&["kubelet"], here)).contains(&std::process::id()));
+        assert!(find(&search(&[&own], "/proc/self/ns/uts")).is_empty());
+        assert!(find(&search(&[&own], "/no/such/file")).is_empty());
+    }
+}

@@ -1,0 +1,41 @@
+//! The maps of a node, pinned and shared by one agent with the next.
+
+use abi::{
+    DecisionKey, Flow, MAX_DECISIONS, MAX_FLOWS, MAX_PODS, MAX_PROBERS, MAX_RESOLVERS, PodAddress,
+    ResolverKey, Row,
+};
+use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuHashMap, SkStorage, SockHash};
+use aya_ebpf::macros::btf_map;
+
+/// `BPF_F_NO_PREALLOC`: memory for what there is, not for the most there can be.
+const NO_PREALLOC: usize = 1;
+
+/// Namespaces of enrolled pods.
+#[btf_map]
+pub static ENROLLED: HashMap<u64, Row, { MAX_PODS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Sockets that are left alone: the agent's towards the network, and the kubelet's.
+#[btf_map]
+pub static EXEMPT: SkStorage<u32> = SkStorage::new();
+
+/// The agent's outbound listener of each pod, there only while the agent lives.
+#[btf_map]
+pub static AGENTS: SockHash<u64, { MAX_PODS as usize }> = SockHash::new();
+
+/// Processes whose connections to pods are probes.
+#[btf_map]
+pub static PROBERS: HashMap<u32, u32, { MAX_PROBERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// Connections of those processes.
+#[btf_map]
+pub static PROBES: LruHashMap<Flow, u32, { MAX_FLOWS as usize }> = LruHashMap::new();
+
+/// The resolvers that a pod has asked, by slot.
+#[btf_map]
+pub static RESOLVERS: HashMap<ResolverKey, PodAddress, { MAX_RESOLVERS as usize }, NO_PREALLOC> =
+    HashMap::new();
+
+/// How often which decision was taken for which pod.
+#[btf_map]
+pub static DECISIONS: PerCpuHashMap<DecisionKey, u64, { MAX_DECISIONS as usize }, NO_PREALLOC> =
+    PerCpuHashMap::new();

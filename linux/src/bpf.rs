@@ -14,6 +14,7 @@ use std::path::Path;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -181,6 +182,11 @@ pub fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
+/// Opens a loaded program.
+pub fn program(id: u32) -> io::Result<OwnedFd> {
+    descriptor(bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() })?)
+}
+
 /// Attaches an sk_lookup program to a network namespace; it is detached when the last descriptor and pin of the link are
 /// gone (Linux 5.9).
 pub fn attach_lookup(program: &impl AsFd, netns: &impl AsFd) -> io::Result<OwnedFd> {
@@ -209,6 +215,12 @@ pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
 fn joined(first: u32, second: u32) -> [u8; 8] {
     let ([a, b, c, d], [e, f, g, h]) = (first.to_ne_bytes(), second.to_ne_bytes());
     [a, b, c, d, e, f, g, h]
+}
+
+/// Whether an object is a map, and not a link or a program.
+pub fn is_map(object: &impl AsFd) -> io::Result<bool> {
+    let path = format!("/proc/self/fd/{}", object.as_fd().as_raw_fd());
+    Ok(std::fs::read_link(path)?.as_os_str() == "anon_inode:bpf-map")
 }
 
 /// What the kernel says of a map.

@@ -19,6 +19,7 @@ use linux::netns::Netns;
 use linux::{bpffs, sysctl};
 
 use crate::error::CaptureError;
+use crate::layouts::OtherLayouts;
 use crate::listeners::Listeners;
 use crate::node::{NodeCapture, Shared};
 use crate::pins::pin_link;
@@ -66,6 +67,9 @@ impl Attachment {
         netns: Netns,
         options: PodOptions,
     ) -> Result<(Self, Listeners), CaptureError> {
+        if netns.id() == Netns::current()?.id() {
+            return Err(CaptureError::OwnNamespace);
+        }
         let cookie = netns.cookie()?;
         let addresses: Vec<IpAddr> = netlink::addresses(&netns)?;
         if !addresses.iter().any(is_routable) {
@@ -221,6 +225,7 @@ impl Attachment {
 /// Removes what another agent left of a pod: its row, its pins and, where the namespace is still there, its route.
 pub fn forget(node: &NodeCapture, cookie: u64, netns: Option<&Netns>) -> Result<(), CaptureError> {
     node.forget(cookie)?;
+    OtherLayouts::of(node.pins()).let_go(cookie)?;
     netns.map_or(Ok(()), remove_routes)
 }
 

@@ -35,6 +35,11 @@ pub enum CaptureError {
     /// A namespace is gone or cannot be entered.
     #[error(transparent)]
     Netns(#[from] NetnsError),
+    /// The namespace is the agent's, whatever path it was given by.
+    #[error(
+        "this is the agent's own network namespace, and not a pod's; pods on the host's network cannot be in the mesh"
+    )]
+    OwnNamespace,
     /// The pod has no address yet.
     #[error(
         "the pod's network namespace has no address besides loopback's; the plugins before culvert-cni in the CNI chain \

@@ -3,10 +3,11 @@
 //! The kernel forbids dots in names there. A new link is pinned beside the old one and then renamed over it, so that at
 //! every moment at least one is attached.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
-use linux::bpffs;
+use linux::{bpf, bpffs};
 
 use crate::error::CaptureError;
 
@@ -20,6 +21,11 @@ impl Pins {
     /// Of an installation whose pins are below `bpffs`.
     pub fn new(bpffs: &Path) -> Self {
         Self { root: bpffs.join(abi::LAYOUT) }
+    }
+
+    /// The directory in which every layout has one of its own.
+    pub(crate) fn layouts(&self) -> &Path {
+        self.root.parent().unwrap_or(&self.root)
     }
 
     /// Pins of the node's programs and maps.
@@ -49,6 +55,15 @@ pub(crate) fn pin_link(link: FdLink, directory: &Path, name: &'static str) -> Re
     let new = directory.join(format!("{name}_new"));
     bpffs::remove_file(&new)?;
     link.pin(&new).map_err(|source| CaptureError::Pin { name, source })?;
+    bpffs::replace(&new, &directory.join(name))?;
+    Ok(())
+}
+
+/// Pins any object as `directory/name`, in the place of what is pinned there.
+pub(crate) fn pin(object: &impl AsFd, directory: &Path, name: &'static str) -> Result<(), CaptureError> {
+    let new = directory.join(format!("{name}_new"));
+    bpffs::remove_file(&new)?;
+    bpf::pin(object, &new).map_err(CaptureError::socket("pin an eBPF object"))?;
     bpffs::replace(&new, &directory.join(name))?;
     Ok(())
 }

@@ -35,7 +35,7 @@ pub(super) fn run(progress: &mut Progress, world: &World) -> Result<()> {
         closed(world)?;
         bpffs::remove(Path::new(BPFFS))?;
         netlink::remove_mark_route(&world.pod, ROUTE)?;
-        uncaptured(world)
+        soon_uncaptured(world)
     })
 }
 
@@ -58,7 +58,7 @@ fn loaded(progress: &mut Progress, world: &World) -> Result<Agent> {
 fn adopted(progress: &mut Progress, world: &World, first: Agent) -> Result<Agent> {
     let mut second = None;
     progress.check("a second agent takes over from a living one, without a gap", || {
-        let (calls, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let (calls, stop) = (Calls::default(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let caller = scope.spawn(|| keep_calling(world, &calls, &stop));
             let outcome = take_over(world, first, &calls);
@@ -72,32 +72,46 @@ fn adopted(progress: &mut Progress, world: &World, first: Agent) -> Result<Agent
     second.context("no second agent")
 }
 
-fn take_over(world: &World, first: Agent, calls: &AtomicUsize) -> Result<Agent> {
-    // Between two of the caller's connections none is in the hands of an agent, so each stage sees a whole one.
-    let one_more = || {
-        let (before, end) = (calls.load(Ordering::Relaxed), Instant::now() + LIMIT);
-        while calls.load(Ordering::Relaxed) < before + 2 {
-            ensure!(Instant::now() < end, "no connection was made in {LIMIT:?}");
+/// Connections that agents accepted.
+#[derive(Default)]
+struct Calls {
+    first: AtomicUsize,
+    second: AtomicUsize,
+}
+
+impl Calls {
+    /// Waits until an agent has accepted `more` connections.
+    fn wait(accepted: &AtomicUsize, more: usize) -> Result<()> {
+        let (wanted, end) = (accepted.load(Ordering::Relaxed) + more, Instant::now() + LIMIT);
+        while accepted.load(Ordering::Relaxed) < wanted {
+            ensure!(Instant::now() < end, "the agent accepted nothing in {LIMIT:?}");
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())
-    };
-    one_more()?;
+    }
+}
+
+fn take_over(world: &World, first: Agent, calls: &Calls) -> Result<Agent> {
+    Calls::wait(&calls.first, 1)?;
     let second = Agent::start("second", &world.pod)?;
-    one_more()?;
+    // The first agent accepts until the kernel has let its program go, a little later. The caller makes one connection
+    // at a time, so when the second has accepted one, the first has none in its hands.
+    Calls::wait(&calls.second, 1)?;
     first.kill()?;
-    one_more()?;
+    // One may have been under way, so two.
+    Calls::wait(&calls.second, 2)?;
     Ok(second)
 }
 
 /// Makes one connection after the other from the pod, and counts. Each must reach an agent.
-fn keep_calling(world: &World, calls: &AtomicUsize, stop: &AtomicBool) -> Result<()> {
+fn keep_calling(world: &World, calls: &Calls, stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         for &family in world.families {
             let call = connected(&world.pod, family.nobody())?;
             let [said] = call.lines.as_slice() else { bail!("heard {:?}", call.lines) };
+            let accepted = if said.starts_with("outbound of second") { &calls.second } else { &calls.first };
             ensure!(said.starts_with("outbound of "), "heard {said}");
-            calls.fetch_add(1, Ordering::Relaxed);
+            accepted.fetch_add(1, Ordering::Relaxed);
         }
     }
     Ok(())
@@ -118,12 +132,23 @@ fn started(progress: &mut Progress, world: &World, name: &'static str, check: &s
 fn given_back(progress: &mut Progress, world: &World, mut agent: Agent) -> Result<()> {
     progress.check("a pod that is given back goes straight, and nothing of it stays", || {
         agent.release()?;
-        uncaptured(world)?;
+        soon_uncaptured(world)?;
         ensure!(!pod_pins(world)?.exists(), "the pod's pins are still there");
         ensure!(!netlink::has_mark_rule(&world.pod, ROUTE)?, "the pod's rule is still there");
         ensure!(pins().node().join("connect4").exists(), "the node's programs went with the pod");
         agent.kill()
     })
+}
+
+/// The kernel detaches a link whose last pin was removed a little later, in a work queue (`bpf_link_put`).
+fn soon_uncaptured(world: &World) -> Result<()> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        match uncaptured(world) {
+            Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Connections go to the servers themselves, in and out.

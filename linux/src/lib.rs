@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod container;
 pub mod datagram;
 pub mod fdpass;
+pub mod limits;
 pub mod mounts;
 #[cfg(feature = "netlink")]
 pub mod netlink;

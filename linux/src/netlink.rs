@@ -68,18 +68,12 @@ pub struct Sources {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// Every address of the namespace's interfaces but loopback's.
+/// Every address of the namespace but the loopback addresses; those of lo come last.
 pub fn addresses(netns: &Netns) -> Result<Vec<IpAddr>, NetlinkError> {
     with_handle(netns, async |handle| {
-        let mut found = Vec::new();
-        let mut messages = handle.address().get().execute();
-        while let Some(message) = messages.try_next().await.map_err(kernel("list addresses"))? {
-            if message.header.index == LOOPBACK {
-                continue;
-            }
-            found.extend(state::own(&message));
-        }
-        Ok(found)
+        let messages: Vec<_> =
+            handle.address().get().execute().try_collect().await.map_err(kernel("list addresses"))?;
+        Ok(state::in_order(messages.into_iter()))
     })
 }
 

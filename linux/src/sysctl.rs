@@ -24,14 +24,15 @@ fn path(name: &str) -> std::path::PathBuf {
     Path::new("/proc/sys").join(name.replace('.', "/"))
 }
 
-/// Writes `value` unless the setting has it already.
-pub fn set(name: &'static str, value: &str) -> Result<(), SysctlError> {
+/// Writes `value` unless the setting has it already; whether it was written.
+pub fn set(name: &'static str, value: &str) -> Result<bool, SysctlError> {
     let path = path(name);
     let error = |source| SysctlError { name, source };
     if fs::read_to_string(&path).map_err(error)?.trim() == value {
-        return Ok(());
+        return Ok(false);
     }
-    fs::write(&path, value).map_err(error)
+    fs::write(&path, value).map_err(error)?;
+    Ok(true)
 }
 
 /// Reads a setting, without its line end.

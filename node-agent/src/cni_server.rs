@@ -88,7 +88,7 @@ impl Drop for Busy {
     }
 }
 
-fn answer(connection: &Connection, enroller: &Enroller, runtime: &Handle) -> io::Result<()> {
+fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -> io::Result<()> {
     connection.set_timeout(TIMEOUT)?;
     let peer = connection.peer()?;
     if peer.uid() != 0 {
@@ -123,7 +123,7 @@ fn answer(connection: &Connection, enroller: &Enroller, runtime: &Handle) -> io:
 
 type PassedNetns = Option<Result<Netns, linux::netns::NetnsError>>;
 
-fn respond(enroller: &Enroller, runtime: &Handle, request: Request, netns: PassedNetns) -> Response {
+fn respond(enroller: &Arc<Enroller>, runtime: &Handle, request: Request, netns: PassedNetns) -> Response {
     let Some(pod) = request.pod.as_ref().map(pod_key) else {
         return Response::done(Outcome::NotAmbient);
     };
@@ -147,7 +147,7 @@ fn respond(enroller: &Enroller, runtime: &Handle, request: Request, netns: Passe
 }
 
 fn add(
-    enroller: &Enroller,
+    enroller: &Arc<Enroller>,
     runtime: &Handle,
     pod: &PodKey,
     request: Request,
@@ -164,12 +164,26 @@ fn add(
             return Response::failed(code::ENVIRONMENT, msg, "");
         }
     };
-    let location =
-        Location { netns, path: PathBuf::from(request.netns), container_id: Some(request.container_id) };
+    let path = seen_path(&netns, request.netns);
+    let location = Location { netns, path, container_id: Some(request.container_id), ips: request.ips };
     match runtime.block_on(enroller.enrol(pod, &entry, location)) {
         Ok(()) => Response::done(Outcome::Enrolled),
         Err(error) => failed(code::NOT_CAPTURED, pod, &error),
     }
+}
+
+/// The path by which this agent finds the namespace again; empty where it does not see what the plugin sees.
+fn seen_path(netns: &Netns, path: String) -> PathBuf {
+    let path = PathBuf::from(path);
+    if Netns::open(&path).is_ok_and(|seen| seen.id() == netns.id()) {
+        return path;
+    }
+    tracing::warn!(
+        path = %path.display(),
+        "the agent does not see the pod's network namespace at this path, so it cannot take the pod over after a restart; \
+         mount the runtime's namespace directory into the agent"
+    );
+    PathBuf::new()
 }
 
 fn failed(code: u32, pod: &PodKey, error: &EnrollError) -> Response {

@@ -6,8 +6,8 @@ use std::fs;
 use std::io;
 
 use anyhow::bail;
+use linux::bpffs;
 use linux::netns::Netns;
-use linux::{bpffs, netlink};
 
 use crate::cli::DetachArgs;
 use crate::enrollment::Records;
@@ -19,15 +19,21 @@ pub(crate) fn detach(args: &DetachArgs) -> anyhow::Result<()> {
     let _lock = InstanceLock::take(&place.run_dir)?;
     let mut failures: Vec<String> = Vec::new();
     // First the pins: from here on nothing is captured, and the routes lead nobody any more.
-    if let Err(error) = bpffs::remove(&place.bpffs) {
+    // Only what is ours: the directory may be one that others share.
+    if let Err(error) = bpffs::remove(&place.bpffs.join(redirect::LAYOUT)) {
         failures.push(error.to_string());
     }
+    // Fails where something else is in it, which is fine.
+    let _ = fs::remove_dir(&place.bpffs);
     match Records::open(&place.run_dir).and_then(|records| records.list()) {
         Ok(records) => {
             for record in records {
-                // A namespace that is gone has taken its routes along.
+                // A namespace that is gone has taken its routes along; one at the same path is another pod's.
                 let Ok(netns) = Netns::open(&record.netns) else { continue };
-                if let Err(error) = netlink::remove_mark_route(&netns, redirect::attachment::ROUTE) {
+                if netns.cookie().ok() != Some(record.cookie) {
+                    continue;
+                }
+                if let Err(error) = redirect::attachment::put_back(&netns, &record.sysctls) {
                     failures.push(format!("pod {}: {error}", record.pod));
                 }
             }

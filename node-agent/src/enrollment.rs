@@ -4,19 +4,22 @@
 //! that is handled: enrolling an enrolled pod does nothing, releasing a released one neither. Pods do not wait for one
 //! another.
 //!
-//! Invariant: a pod counts as enrolled only after a connection of its own was seen to arrive at the agent. One that fails
-//! is released again whole, unless an earlier agent had captured it: then it stays captured, and refused, until it
-//! succeeds.
+//! Invariants. A pod counts as enrolled only after a connection of its own was seen to arrive at the agent. Three things end
+//! capture, and nothing else does: the mesh file no longer wants the pod, the plugin says that its sandbox goes, or its
+//! network namespace is proven gone. Every error leaves a captured pod captured, if need be refused, to be tried again; only
+//! a pod that was not captured before is put back as it was.
 
 mod error;
 mod metrics;
 mod options;
+mod presence;
 mod reconcile;
 mod record;
 mod retry;
 mod verify;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +51,8 @@ pub(crate) struct Enroller {
     dns: bool,
     wanted: Mutex<Arc<Vec<Enrollment>>>,
     pods: Mutex<HashMap<PodKey, Slot>>,
+    /// Captured, but not served: to be taken over again.
+    lost: Mutex<HashMap<PodKey, Record>>,
     retries: Retries,
 }
 
@@ -76,10 +81,12 @@ type Slot = Arc<tokio::sync::Mutex<Option<Enrolled>>>;
 struct Enrolled {
     attachment: Arc<Attachment>,
     record: Record,
+    /// What it was enrolled by.
+    entry: Enrollment,
     /// Of its workload.
     uid: Arc<str>,
     /// Serves the pod's listeners until it is dropped.
-    _serving: PodHandle,
+    serving: PodHandle,
 }
 
 /// Where a pod is, as whoever enrols it says.
@@ -87,10 +94,12 @@ struct Enrolled {
 pub(crate) struct Location {
     /// Its network namespace.
     pub(crate) netns: Netns,
-    /// A path by which the next agent finds that namespace.
+    /// A path by which it is found again, by this agent and the next.
     pub(crate) path: PathBuf,
     /// The runtime's name of its sandbox.
     pub(crate) container_id: Option<String>,
+    /// Addresses that the pod must have, as the plugins before ours say.
+    pub(crate) ips: Vec<IpAddr>,
 }
 
 impl Enroller {
@@ -106,6 +115,7 @@ impl Enroller {
             dns,
             wanted: Mutex::default(),
             pods: Mutex::default(),
+            lost: Mutex::default(),
             retries: Retries::default(),
         }
     }
@@ -117,7 +127,7 @@ impl Enroller {
 
     /// Enrols a pod; returns once its capture is verified.
     pub(crate) async fn enrol(
-        &self,
+        self: &Arc<Self>,
         pod: &PodKey,
         entry: &Enrollment,
         location: Location,
@@ -130,7 +140,7 @@ impl Enroller {
     }
 
     async fn enrol_locked(
-        &self,
+        self: &Arc<Self>,
         pod: &PodKey,
         entry: &Enrollment,
         location: Location,
@@ -138,15 +148,19 @@ impl Enroller {
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
         if let Some(now) = enrolled.as_mut() {
-            if now.attachment.cookie() == cookie {
+            if now.attachment.cookie() == cookie && now.entry == *entry {
                 if location.container_id.is_some() && now.record.container_id != location.container_id {
                     now.record.container_id = location.container_id;
                     self.records.write(&now.record)?;
                 }
                 return Ok(());
             }
-            tracing::info!(%pod, "the pod has another network namespace now");
-            self.release_locked(pod, enrolled).await?;
+            if now.attachment.cookie() == cookie {
+                tracing::info!(%pod, "the pod's entry has changed");
+            } else {
+                tracing::info!(%pod, "the pod has another network namespace now");
+                self.release_locked(pod, enrolled).await?;
+            }
         }
         self.metrics.pending.inc();
         let outcome = self.build(pod, entry, location, cookie).await;
@@ -154,9 +168,12 @@ impl Enroller {
         match outcome {
             Ok(new) => {
                 tracing::info!(%pod, cookie, addresses = ?new.attachment.addresses(), "pod enrolled, its capture is verified");
-                self.metrics.active.inc();
                 self.metrics.started.inc();
-                *enrolled = Some(new);
+                // What served the pod before ends only now, when the new listeners have taken its place.
+                if enrolled.replace(new).is_none() {
+                    self.metrics.active.inc();
+                }
+                self.lock_lost().remove(pod);
                 Ok(())
             }
             Err(error) => {
@@ -173,9 +190,12 @@ impl Enroller {
         location: Location,
         cookie: u64,
     ) -> Result<Enrolled, EnrollError> {
-        let Location { netns, path, container_id } = location;
-        let record = Record { pod: pod.clone(), netns: path, cookie, container_id };
+        let Location { netns, path, container_id, ips } = location;
         let adopted = self.node.is_enrolled(cookie);
+        let mut record = Record { pod: pod.clone(), netns: path, cookie, container_id, sysctls: Vec::new() };
+        if adopted {
+            record.sysctls = self.records.read(pod).map(|known| known.sysctls).unwrap_or_default();
+        }
         self.records.write(&record)?;
         let node = Arc::clone(&self.node);
         let options = options::of(entry, self.dns);
@@ -183,25 +203,50 @@ impl Enroller {
         let (attachment, listeners) = match attached {
             Ok((attachment, listeners)) => (Arc::new(attachment), listeners),
             Err(error) => {
-                if !adopted {
-                    self.records.remove(pod)?;
-                }
+                self.give_up(pod, record, adopted, None).await;
                 return Err(error.into());
             }
         };
+        record.sysctls.extend(attachment.changed_sysctls());
+        self.records.write(&record)?;
         let served = self.pod(pod, entry, &attachment, &listeners);
         let uid = Arc::clone(&served.uid);
         let serving = self.tunnel.start(served, listeners_of(listeners));
         let verified = {
             let attachment = Arc::clone(&attachment);
-            blocking(move || verify::verify(&attachment)).await?
+            blocking(move || verify::verify(&attachment, &ips)).await?
         };
         if let Err(error) = verified {
-            drop(serving);
-            self.undo(pod, Arc::clone(&attachment)).await;
+            self.give_up(pod, record, adopted, Some(Arc::clone(&attachment))).await;
             return Err(error);
         }
-        Ok(Enrolled { attachment, record, uid, _serving: serving })
+        Ok(Enrolled { attachment, record, entry: entry.clone(), uid, serving })
+    }
+
+    /// After a failure: a pod that was captured before stays so, to be tried again; another one is put back as it was.
+    async fn give_up(
+        &self,
+        pod: &PodKey,
+        record: Record,
+        adopted: bool,
+        attachment: Option<Arc<Attachment>>,
+    ) {
+        if adopted {
+            self.lock_lost().insert(pod.clone(), record);
+            return;
+        }
+        let node = Arc::clone(&self.node);
+        let undo = move || match attachment {
+            Some(attachment) => attachment.release(&node).and_then(|()| attachment.put_back(&record.sysctls)),
+            None => Ok(()),
+        };
+        if let Err(error) | Ok(Err(error)) = blocking(undo).await.map(|done| done.map_err(EnrollError::from))
+        {
+            tracing::warn!(%pod, %error, "a failed enrolment left something behind");
+        }
+        if let Err(error) = self.records.remove(pod) {
+            tracing::warn!(%pod, %error, "a failed enrolment left its record behind");
+        }
     }
 
     /// The pod as the data path sees it. Its workload says who it is; where there is none yet, its names do.
@@ -223,13 +268,13 @@ impl Enroller {
     }
 
     /// Releases a pod; one that is not enrolled is fine.
-    pub(crate) async fn release(&self, pod: &PodKey) -> Result<(), EnrollError> {
+    pub(crate) async fn release(self: &Arc<Self>, pod: &PodKey) -> Result<(), EnrollError> {
         self.release_if(pod, |_| true).await
     }
 
     /// Releases a pod if it is in this sandbox: a late DEL of an old sandbox must not touch the new one's.
     pub(crate) async fn release_container(
-        &self,
+        self: &Arc<Self>,
         pod: &PodKey,
         container_id: &str,
     ) -> Result<(), EnrollError> {
@@ -241,7 +286,7 @@ impl Enroller {
     }
 
     async fn release_if(
-        &self,
+        self: &Arc<Self>,
         pod: &PodKey,
         condition: impl Fn(&Enrolled) -> bool,
     ) -> Result<(), EnrollError> {
@@ -255,29 +300,51 @@ impl Enroller {
         outcome
     }
 
-    async fn release_locked(&self, pod: &PodKey, enrolled: &mut Option<Enrolled>) -> Result<(), EnrollError> {
-        let Some(Enrolled { attachment, uid, .. }) = enrolled.take() else { return Ok(()) };
+    async fn release_locked(
+        self: &Arc<Self>,
+        pod: &PodKey,
+        enrolled: &mut Option<Enrolled>,
+    ) -> Result<(), EnrollError> {
+        let Some(now) = enrolled.as_ref() else { return Ok(()) };
+        let (node, released) = (Arc::clone(&self.node), Arc::clone(&now.attachment));
+        // First the marking, then the listeners: the other way round, what was just marked would find nobody.
+        blocking(move || released.release(&node)).await??;
+        let Some(Enrolled { attachment, record, uid, serving, .. }) = enrolled.take() else { return Ok(()) };
+        drop(serving);
         self.metrics.active.dec();
         self.metrics.stopped.inc();
-        let node = Arc::clone(&self.node);
-        let released = Arc::clone(&attachment);
-        blocking(move || released.release(&node)).await??;
         self.records.remove(pod)?;
         tracing::info!(%pod, "pod released");
-        tokio::spawn(remove_route_at_end(Arc::clone(&self.tunnel), pod.clone(), uid, attachment));
+        tokio::spawn(Arc::clone(self).put_back_at_end(pod.clone(), uid, attachment, record));
         Ok(())
     }
 
-    async fn undo(&self, pod: &PodKey, attachment: Arc<Attachment>) {
-        let node = Arc::clone(&self.node);
-        let undone =
-            blocking(move || attachment.release(&node).and_then(|()| attachment.remove_route())).await;
-        if let Err(error) | Ok(Err(error)) = undone.map(|done| done.map_err(EnrollError::from)) {
-            tracing::warn!(%pod, %error, "a failed enrolment left something behind");
+    /// Captured connections go on after a release, and need the route by which their packets come back to the agent; so
+    /// that goes only when the last of them has ended, and not at all if the pod was enrolled again meanwhile.
+    async fn put_back_at_end(
+        self: Arc<Self>,
+        pod: PodKey,
+        uid: Arc<str>,
+        attachment: Arc<Attachment>,
+        record: Record,
+    ) {
+        const PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+        while self.tunnel.connections().iter().any(|connection| connection.workload == uid) {
+            if self.node.is_enrolled(record.cookie) {
+                return;
+            }
+            tokio::time::sleep(PERIOD).await;
         }
-        if let Err(error) = self.records.remove(pod) {
-            tracing::warn!(%pod, %error, "a failed enrolment left its record behind");
+        // With the pod's place held nobody enrols it between the question and the answer.
+        let place = self.lock(&pod).await;
+        if !self.node.is_enrolled(record.cookie) {
+            match blocking(move || attachment.put_back(&record.sysctls)).await {
+                Ok(Ok(())) => tracing::debug!(%pod, "routes removed"),
+                Ok(Err(error)) => tracing::warn!(%pod, %error, "routes not removed"),
+                Err(error) => tracing::warn!(%pod, %error, "routes not removed"),
+            }
         }
+        self.unlock(&pod, place);
     }
 
     /// Whether the capture of an enrolled pod is whole; `None` where the pod is not enrolled.
@@ -312,21 +379,12 @@ impl Enroller {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_lost(&self) -> std::sync::MutexGuard<'_, HashMap<PodKey, Record>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wanted(&self) -> Arc<Vec<Enrollment>> {
         Arc::clone(&self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Captured connections go on after a release, and need the route by which their packets come back to the agent.
-async fn remove_route_at_end(tunnel: Arc<Tunnel>, pod: PodKey, uid: Arc<str>, attachment: Arc<Attachment>) {
-    const PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
-    while tunnel.connections().iter().any(|connection| connection.workload == uid) {
-        tokio::time::sleep(PERIOD).await;
-    }
-    match blocking(move || attachment.remove_route()).await {
-        Ok(Ok(())) => tracing::debug!(%pod, "policy route removed"),
-        Ok(Err(error)) => tracing::warn!(%pod, %error, "policy route not removed"),
-        Err(error) => tracing::warn!(%pod, %error, "policy route not removed"),
     }
 }
 

@@ -49,6 +49,10 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 
 async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()> {
     let _lock = InstanceLock::take(&args.place.run_dir)?;
+    match linux::limits::raise_descriptors() {
+        Ok(limit) => tracing::info!(limit, "descriptors that the agent may hold"),
+        Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
+    }
     let metrics_port = admin::bind("metrics", args.metrics_address).await?;
     let readiness_port = admin::bind("readiness", args.readiness_address).await?;
     let readiness = Readiness::default();

@@ -71,14 +71,24 @@ fn addresses(exchange: &mut Exchange) -> Result<Vec<IpAddr>, NetlinkError> {
     let question = RouteNetlinkMessage::GetAddress(AddressMessage::default());
     let listed = exchange.list("list addresses", question)?;
     let of_message = |message: RouteNetlinkMessage| match message {
-        RouteNetlinkMessage::NewAddress(message) if message.header.index != LOOPBACK => own(&message),
+        RouteNetlinkMessage::NewAddress(message) => Some(message),
         _ => None,
     };
-    Ok(listed.into_iter().filter_map(of_message).collect())
+    Ok(in_order(listed.into_iter().filter_map(of_message)))
+}
+
+/// The namespace's own addresses: those of its interfaces first, then what lo has besides the loopback addresses (a
+/// service's address that the pod answers for).
+pub(super) fn in_order(messages: impl Iterator<Item = AddressMessage>) -> Vec<IpAddr> {
+    let of_message = |message: AddressMessage| Some((message.header.index == LOOPBACK, own(&message)?));
+    let mut found: Vec<(bool, IpAddr)> =
+        messages.filter_map(of_message).filter(|(_, address)| !address.is_loopback()).collect();
+    found.sort_by_key(|(on_loopback, _)| *on_loopback);
+    found.into_iter().map(|(_, address)| address).collect()
 }
 
 /// IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on point-to-point links.
-pub(super) fn own(message: &AddressMessage) -> Option<IpAddr> {
+fn own(message: &AddressMessage) -> Option<IpAddr> {
     let local = message.attributes.iter().find_map(|a| match a {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,

@@ -1,5 +1,7 @@
 //! Why a pod is not enrolled.
 
+use std::net::IpAddr;
+
 use linux::container::ContainerError;
 use linux::netns::NetnsError;
 use redirect::CaptureError;
@@ -16,6 +18,16 @@ pub(crate) enum EnrollError {
     /// The entry does not say where the pod is.
     #[error("the entry names neither netns nor container; the pod is enrolled when the CNI plugin brings it")]
     NoLocation,
+    /// The namespace is another pod's.
+    #[error(
+        "the pod is said to have address {said}, but its network namespace has {found:?}; is it another pod's?"
+    )]
+    OtherAddresses {
+        /// As the CNI plugins before ours said.
+        said: IpAddr,
+        /// As they are.
+        found: Vec<IpAddr>,
+    },
     /// The container is not there.
     #[error(transparent)]
     Container(#[from] ContainerError),

@@ -11,7 +11,8 @@ use linux::netns::Netns;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::{EnrollError, Enroller, Location, PodKey, blocking};
+use super::presence::{self, Presence};
+use super::{EnrollError, Enroller, Location, PodKey, Record, blocking};
 use crate::readiness::Pending;
 
 /// How often namespaces are looked at, and failed enrolments are tried again.
@@ -37,7 +38,10 @@ pub(crate) async fn run(
                 }
                 enroller.set_wanted(wanted.borrow_and_update().clone());
             }
-            _ = tick.tick() => enroller.release_vanished().await,
+            _ = tick.tick() => {
+                enroller.release_vanished().await;
+                enroller.take_over().await;
+            }
         }
         enroller.reconcile().await;
     }
@@ -50,7 +54,7 @@ impl Enroller {
     }
 
     /// Takes over what the agent before this one had captured, and removes what is left of pods that are gone.
-    async fn restore(&self) {
+    async fn restore(self: &Arc<Self>) {
         let records = match self.records.list() {
             Ok(records) => records,
             Err(error) => {
@@ -61,18 +65,9 @@ impl Enroller {
         let mut known = HashSet::new();
         for record in records {
             known.insert(record.cookie);
-            let netns = open_with_cookie(&record.netns, record.cookie);
-            let outcome = match (netns, self.wants(&record.pod)) {
-                (Some(netns), Some(entry)) => {
-                    let location = Location { netns, path: record.netns, container_id: record.container_id };
-                    self.enrol(&record.pod, &entry, location).await
-                }
-                (netns, _) => self.forget(&record.pod, record.cookie, netns).await,
-            };
-            if let Err(error) = outcome {
-                tracing::error!(pod = %record.pod, %error, "not taken over");
-            }
+            self.lock_lost().insert(record.pod.clone(), record);
         }
+        self.take_over().await;
         for cookie in self.node.pins().cookies().unwrap_or_default() {
             if !known.contains(&cookie) {
                 tracing::warn!(
@@ -84,16 +79,50 @@ impl Enroller {
         }
     }
 
+    /// Takes over pods that are captured but not served: of the agent before this one, or lost to an error.
+    async fn take_over(self: &Arc<Self>) {
+        let lost: Vec<Record> = self.lock_lost().values().cloned().collect();
+        for record in lost {
+            let pod = record.pod.clone();
+            if !self.retries.is_due(&pod) {
+                continue;
+            }
+            match self.take_over_one(record).await {
+                Ok(()) => self.retries.succeeded(&pod),
+                Err(error) => self.retries.failed(&pod, &error),
+            }
+        }
+    }
+
+    async fn take_over_one(self: &Arc<Self>, record: Record) -> Result<(), EnrollError> {
+        let (path, cookie) = (record.netns.clone(), record.cookie);
+        let netns = match blocking(move || presence::look(&path, cookie)).await? {
+            Presence::There(netns) => Some(netns),
+            Presence::Gone => None,
+            Presence::Unknown(error) => return Err(error.into()),
+        };
+        match (netns, self.wants(&record.pod)) {
+            (Some(netns), Some(entry)) => {
+                let Record { netns: path, container_id, .. } = record;
+                let location = Location { netns, path, container_id, ips: Vec::new() };
+                self.enrol(&record.pod, &entry, location).await
+            }
+            (netns, _) => self.forget(&record, netns).await,
+        }
+    }
+
     /// Removes what an earlier agent left of a pod that is gone or no longer wanted.
-    async fn forget(&self, pod: &PodKey, cookie: u64, netns: Option<Netns>) -> Result<(), EnrollError> {
-        tracing::info!(%pod, cookie, "left by an earlier agent, removed");
-        let node = Arc::clone(&self.node);
-        blocking(move || redirect::attachment::forget(&node, cookie, netns.as_ref())).await??;
+    async fn forget(&self, record: &Record, netns: Option<Netns>) -> Result<(), EnrollError> {
+        let pod = &record.pod;
+        tracing::info!(%pod, cookie = record.cookie, "left by an earlier agent, removed");
+        let (node, cookie, sysctls) = (Arc::clone(&self.node), record.cookie, record.sysctls.clone());
+        blocking(move || redirect::attachment::forget(&node, cookie, netns.as_ref(), &sysctls)).await??;
+        self.lock_lost().remove(pod);
         Ok(self.records.remove(pod)?)
     }
 
     /// Enrols what is wanted and can be found, releases what is not wanted any more.
-    async fn reconcile(&self) {
+    async fn reconcile(self: &Arc<Self>) {
         let wanted = self.wanted();
         let located: Vec<(PodKey, &Enrollment)> = wanted
             .iter()
@@ -101,7 +130,7 @@ impl Enroller {
             .map(|e| (PodKey { namespace: e.namespace.clone(), name: e.name.clone() }, e))
             .collect();
         let attempts = located.iter().map(|(pod, entry)| async move {
-            if self.retries.is_due(pod) {
+            if !self.is_settled(pod, entry).await && self.retries.is_due(pod) {
                 match self.enrol_located(pod, entry).await {
                     Ok(()) => self.retries.succeeded(pod),
                     Err(error) => self.retries.failed(pod, &error),
@@ -110,6 +139,7 @@ impl Enroller {
         });
         futures_util::future::join_all(attempts).await;
         for pod in self.enrolled_pods() {
+            self.follow_entry(&pod).await;
             if self.wants(&pod).is_none()
                 && let Err(error) = self.release(&pod).await
             {
@@ -118,20 +148,64 @@ impl Enroller {
         }
     }
 
+    /// Whether a pod is enrolled just as its entry wants it; whether its namespace is still there is looked at elsewhere.
+    async fn is_settled(&self, pod: &PodKey, entry: &Enrollment) -> bool {
+        let enrolled = self.lock(pod).await;
+        let settled = enrolled.as_ref().is_some_and(|enrolled| enrolled.entry == *entry);
+        self.unlock(pod, enrolled);
+        settled
+    }
+
+    /// Serves a pod that the plugin brought as its entry says now.
+    async fn follow_entry(self: &Arc<Self>, pod: &PodKey) {
+        let Some(entry) = self.wants(pod).filter(|entry| entry.netns.is_none() && entry.container.is_none())
+        else {
+            return;
+        };
+        if self.is_settled(pod, &entry).await {
+            return;
+        }
+        let enrolled = self.lock(pod).await;
+        let record = enrolled.as_ref().map(|enrolled| enrolled.record.clone());
+        self.unlock(pod, enrolled);
+        if let Some(record) = record
+            && self.retries.is_due(pod)
+            && let Err(error) = self.take_over_one(record).await
+        {
+            self.retries.failed(pod, &error);
+        }
+    }
+
     /// Enrols a pod where its entry says that it is.
-    async fn enrol_located(&self, pod: &PodKey, entry: &Enrollment) -> Result<(), EnrollError> {
+    async fn enrol_located(self: &Arc<Self>, pod: &PodKey, entry: &Enrollment) -> Result<(), EnrollError> {
         let (proc, wanted) = (self.proc.clone(), entry.clone());
         let (path, netns) = blocking(move || find(&proc, &wanted)).await??;
-        self.enrol(pod, entry, Location { netns, path, container_id: None }).await
+        self.enrol(pod, entry, Location { netns, path, container_id: None, ips: Vec::new() }).await
     }
 
     /// Releases pods whose namespace file is gone or is another one.
-    async fn release_vanished(&self) {
+    async fn release_vanished(self: &Arc<Self>) {
         for pod in self.enrolled_pods() {
             let enrolled = self.lock(&pod).await;
             let record = enrolled.as_ref().map(|enrolled| enrolled.record.clone());
             self.unlock(&pod, enrolled);
-            let vanished = record.is_some_and(|r| open_with_cookie(&r.netns, r.cookie).is_none());
+            let Some(Record { netns, cookie, .. }) = record else { continue };
+            if netns.as_os_str().is_empty() {
+                // The agent never saw it: the plugin will say when it goes.
+                continue;
+            }
+            let vanished = match blocking(move || presence::look(&netns, cookie)).await {
+                Ok(Presence::There(_)) => false,
+                Ok(Presence::Gone) => true,
+                Ok(Presence::Unknown(error)) => {
+                    tracing::warn!(%pod, %error, "the pod stays captured");
+                    false
+                }
+                Err(error) => {
+                    tracing::warn!(%pod, %error, "the pod stays captured");
+                    false
+                }
+            };
             if vanished {
                 tracing::info!(%pod, "the pod's network namespace is gone");
                 if let Err(error) = self.release(&pod).await {
@@ -154,9 +228,4 @@ fn find(proc: &Path, entry: &Enrollment) -> Result<(PathBuf, Netns), EnrollError
     };
     let netns = Netns::open(&path)?;
     Ok((path, netns))
-}
-
-/// The namespace at `path`, if it is still the one that has this cookie.
-fn open_with_cookie(path: &Path, cookie: u64) -> Option<Netns> {
-    Netns::open(path).ok().filter(|netns| netns.cookie().is_ok_and(|now| now == cookie))
 }

@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) cookie: u64,
     /// The sandbox that the runtime named, where it came through the plugin.
     pub(crate) container_id: Option<String>,
+    /// Settings of the namespace that capture has switched on, to be switched off again.
+    #[serde(default)]
+    pub(crate) sysctls: Vec<String>,
 }
 
 /// A record that cannot be kept.
@@ -77,6 +80,11 @@ impl Records {
             }
         }
         Ok(records)
+    }
+
+    /// A pod's record, if there is one that can be read.
+    pub(crate) fn read(&self, pod: &PodKey) -> Option<Record> {
+        read(&self.path(pod)).ok()
     }
 
     /// Writes or replaces a pod's record, whole or not at all.
@@ -129,12 +137,18 @@ mod tests {
         let run_dir = std::env::temp_dir().join(format!("culvert-records-{}", std::process::id()));
         let records = Records::open(&run_dir).unwrap();
         let pod = PodKey { namespace: "a/../b".into(), name: "c_d".into() };
-        let mut record =
-            Record { pod: pod.clone(), netns: "/run/netns/x".into(), cookie: 7, container_id: None };
+        let mut record = Record {
+            pod: pod.clone(),
+            netns: "/run/netns/x".into(),
+            cookie: 7,
+            container_id: None,
+            sysctls: Vec::new(),
+        };
         records.write(&record).unwrap();
         record.cookie = 8;
         records.write(&record).unwrap();
         std::fs::write(run_dir.join("pods/bad.json"), "{").unwrap();
+        assert_eq!(records.read(&pod).as_ref(), Some(&record));
         assert_eq!(records.list().unwrap(), [record]);
         records.remove(&pod).unwrap();
         records.remove(&pod).unwrap();

@@ -16,8 +16,11 @@ use super::error::EnrollError;
 /// How long the agent may take to answer itself; generous, for a node may be starting hundreds of pods.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Verifies each family in which the pod has an address.
-pub(crate) fn verify(attachment: &Attachment) -> Result<(), EnrollError> {
+/// Verifies each family in which the pod has an address, and that it has those which it is said to have.
+pub(crate) fn verify(attachment: &Attachment, said: &[IpAddr]) -> Result<(), EnrollError> {
+    if let Some(missing) = said.iter().find(|ip| !attachment.addresses().contains(ip)) {
+        return Err(EnrollError::OtherAddresses { said: *missing, found: attachment.addresses().to_vec() });
+    }
     let has = |is: fn(&IpAddr) -> bool| attachment.addresses().iter().any(is);
     let mut probes = Vec::new();
     if has(|a| matches!(a, IpAddr::V4(v4) if !v4.is_link_local())) {

@@ -8,7 +8,7 @@ pub enum Decision {
     Captured = 0,
     /// TCP: the agent's own, left alone.
     Agent = 1,
-    /// TCP: to a loopback address, left alone.
+    /// TCP: to the pod itself, by a loopback address or one of its own; left alone.
     Loopback = 2,
     /// TCP: refused, for no agent listens in the pod.
     RefusedWithoutAgent = 3,

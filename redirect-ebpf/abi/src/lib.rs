@@ -16,7 +16,7 @@ pub use dns::{
     DNS_PORT, DNS_PREFIX_V6, DNS_PREFIX_V6_LENGTH, RESOLVERS_PER_POD, ResolverKey, dns_address, dns_slot,
 };
 pub use flow::{Exemption, Flow};
-pub use row::{Row, settings};
+pub use row::{AddressKey, Row, settings};
 
 /// Version of the pinned layout; it is a part of the path in the BPF file system.
 pub const LAYOUT: &str = "v1";
@@ -53,6 +53,9 @@ pub const MAX_PROBERS: u32 = 16;
 /// Connections of the kubelet that are remembered; each is looked up once, right after it was noted.
 pub const MAX_FLOWS: u32 = 8192;
 
+/// Rows of the map of all pods' addresses.
+pub const MAX_ALL_ADDRESSES: u32 = MAX_PODS * 8;
+
 /// Rows of the map of resolvers.
 pub const MAX_RESOLVERS: u32 = MAX_PODS * RESOLVERS_PER_POD;
 
@@ -67,6 +70,8 @@ pub mod map {
     pub const EXEMPT: &str = "EXEMPT";
     /// The agent's outbound listener in each pod, by namespace cookie: there only while the agent lives.
     pub const AGENTS: &str = "AGENTS";
+    /// The addresses of all enrolled pods.
+    pub const OWN: &str = "OWN";
     /// Processes whose connections to pods are probes.
     pub const PROBERS: &str = "PROBERS";
     /// Connections of those processes.
@@ -184,6 +189,13 @@ impl PodAddress {
         self.0
     }
 
+    /// 0.0.0.0 or ::, which a connect(2) takes for the local host.
+    #[inline(always)]
+    pub const fn is_unspecified(self) -> bool {
+        let [a, b, c, d] = self.0;
+        a == 0 && b == 0 && (c == 0 || c == 0xffff_u32.to_be()) && d == 0
+    }
+
     /// fe80::/10.
     #[inline(always)]
     pub const fn is_link_local_v6(self) -> bool {
@@ -254,6 +266,13 @@ mod tests {
         for text in ["10.0.0.127", "::", "::ffff:10.0.0.1", "fd00::1", "1::1"] {
             assert!(!address(text).is_loopback(), "{text}");
         }
+    }
+
+    #[test]
+    fn unspecified_in_every_form() {
+        let address = |text: &str| PodAddress::from(text.parse::<core::net::IpAddr>().unwrap());
+        assert!(["0.0.0.0", "::", "::ffff:0.0.0.0"].iter().all(|text| address(text).is_unspecified()));
+        assert!(!["0.0.0.1", "::1", "1::"].iter().any(|text| address(text).is_unspecified()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the programs know of an enrolled pod.
 
+use crate::PodAddress;
+
 /// The row of a pod in the map of enrolled namespaces: one word, so that it is replaced at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -20,6 +22,29 @@ impl Row {
             0 => None,
             port => Some(port),
         }
+    }
+}
+
+/// An address of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct AddressKey {
+    cookie: u64,
+    address: PodAddress,
+}
+
+const _: () = assert!(core::mem::size_of::<AddressKey>() == 24);
+
+impl AddressKey {
+    /// Of the pod with this namespace cookie.
+    #[inline(always)]
+    pub const fn new(cookie: u64, address: PodAddress) -> Self {
+        Self { cookie, address }
+    }
+
+    /// The pod's namespace cookie.
+    pub const fn cookie(self) -> u64 {
+        self.cookie
     }
 }
 

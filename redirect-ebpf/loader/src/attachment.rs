@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use abi::{
     CAPTURE_MARK, Direction, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, Row, Steering, map, program,
@@ -26,7 +26,7 @@ use crate::pins::pin_link;
 use crate::sockets::PodSockets;
 
 /// The route by which marked packets reach the agent.
-pub const ROUTE: MarkRoute =
+pub(crate) const ROUTE: MarkRoute =
     MarkRoute { mark: CAPTURE_MARK, mask: MARK_MASK, table: ROUTE_TABLE, priority: RULE_PRIORITY };
 
 /// What may differ from pod to pod.
@@ -50,6 +50,8 @@ pub struct Attachment {
     sockets: Arc<PodSockets>,
     options: PodOptions,
     steered: Mutex<Option<Steered>>,
+    /// Settings that this attachment has switched on.
+    sysctls: Mutex<Vec<&'static str>>,
 }
 
 impl Attachment {
@@ -79,7 +81,8 @@ impl Attachment {
         let fresh = !directory.exists();
         let sockets = Arc::new(PodSockets::new(node, netns.try_clone()?, addresses.clone())?);
         let steered = Mutex::default();
-        let attachment = Self { cookie, netns, addresses, directory, sockets, options, steered };
+        let sysctls = Mutex::default();
+        let attachment = Self { cookie, netns, addresses, directory, sockets, options, steered, sysctls };
         match attachment.build(node) {
             Ok(listeners) => Ok((attachment, listeners)),
             Err(error) => {
@@ -97,11 +100,12 @@ impl Attachment {
         bpffs::ensure(&self.directory)?;
         let link = self.steer(node, &listeners)?;
         pin_link(link, &self.directory, program::STEER)?;
-        self.netns.run(set_sysctls)??;
+        self.set_sysctls()?;
         self.add_route()?;
         if self.options.dns {
             netlink::add_local_prefix(&self.netns, dns_prefix())?;
         }
+        node.set_addresses(self.cookie, &self.addresses)?;
         let row = Row::new(listeners.dns_port());
         node.enrol(self.cookie, listeners.first(Direction::Outbound)?, row)?;
         Ok(listeners)
@@ -142,7 +146,7 @@ impl Attachment {
 
     fn undo(&self, node: &NodeCapture) {
         // The first error is the one to report; here each step is tried whatever became of the others.
-        for outcome in [node.forget(self.cookie), self.remove_route()] {
+        for outcome in [node.forget(self.cookie), self.put_back(&self.changed_sysctls())] {
             if let Err(error) = outcome {
                 tracing::warn!(cookie = self.cookie, %error, "a failed capture left something behind");
             }
@@ -189,9 +193,20 @@ impl Attachment {
         node.forget(self.cookie)
     }
 
-    /// Removes the routes; to be called when the last captured connection has ended.
-    pub fn remove_route(&self) -> Result<(), CaptureError> {
-        remove_routes(&self.netns)
+    /// Switches the settings of the namespace on.
+    pub(crate) fn set_sysctls(&self) -> Result<(), CaptureError> {
+        self.netns.run(|| set_sysctls(&mut lock(&self.sysctls)))?
+    }
+
+    /// The settings of the namespace that this attachment has switched on.
+    pub fn changed_sysctls(&self) -> Vec<String> {
+        lock(&self.sysctls).iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Puts the namespace back as it was, `sysctls` being what capture has switched on there; to be called when the last
+    /// captured connection has ended.
+    pub fn put_back(&self, sysctls: &[String]) -> Result<(), CaptureError> {
+        put_back(&self.netns, sysctls)
     }
 
     /// How often each decision was taken on connections delivered in the pod, since this agent captured it.
@@ -223,17 +238,30 @@ impl Attachment {
 }
 
 /// Removes what another agent left of a pod: its row, its pins and, where the namespace is still there, its route.
-pub fn forget(node: &NodeCapture, cookie: u64, netns: Option<&Netns>) -> Result<(), CaptureError> {
+pub fn forget(
+    node: &NodeCapture,
+    cookie: u64,
+    netns: Option<&Netns>,
+    sysctls: &[String],
+) -> Result<(), CaptureError> {
     node.forget(cookie)?;
     OtherLayouts::of(node.pins()).let_go(cookie)?;
-    netns.map_or(Ok(()), remove_routes)
+    netns.map_or(Ok(()), |netns| put_back(netns, sysctls))
 }
 
-/// Removes a pod's routes.
-pub fn remove_routes(netns: &Netns) -> Result<(), CaptureError> {
+/// Removes a pod's routes, and switches off what capture has switched on.
+pub fn put_back(netns: &Netns, sysctls: &[String]) -> Result<(), CaptureError> {
     netlink::remove_mark_route(netns, ROUTE)?;
     netlink::remove_local_prefix(netns, dns_prefix())?;
+    netns.run(|| {
+        let ours = SYSCTLS.iter().filter(|name| sysctls.iter().any(|changed| changed == *name));
+        ours.copied().try_for_each(|name| sysctl::set(name, "0").map(drop))
+    })??;
     Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The IPv6 addresses at which the agent takes DNS queries inside a pod.
@@ -264,14 +292,22 @@ fn is_routable(address: &IpAddr) -> bool {
     }
 }
 
-/// Settings of the pod's namespace; called inside it.
-pub(crate) fn set_sysctls() -> Result<(), CaptureError> {
+/// Settings of the pod's namespace that capture switches on.
+const SYSCTLS: [&str; 3] = [
     // What the application accepts from the agent inherits the mark, so that its replies come back.
-    sysctl::set("net.ipv4.tcp_fwmark_accept", "1")?;
+    "net.ipv4.tcp_fwmark_accept",
     // So does the reset of a closed port; without it the agent would wait for its time-out.
-    sysctl::set("net.ipv4.fwmark_reflect", "1")?;
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        sysctl::set("net.ipv6.fwmark_reflect", "1")?;
+    "net.ipv4.fwmark_reflect",
+    "net.ipv6.fwmark_reflect",
+];
+
+/// Switches them on, and notes those that were off; called inside the namespace.
+fn set_sysctls(changed: &mut Vec<&'static str>) -> Result<(), CaptureError> {
+    let has_v6 = Path::new("/proc/sys/net/ipv6").exists();
+    for name in SYSCTLS.into_iter().filter(|name| has_v6 || !name.starts_with("net.ipv6")) {
+        if sysctl::set(name, "1")? && !changed.contains(&name) {
+            changed.push(name);
+        }
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ impl Guard {
             match part {
                 Part::Loopback => netlink::loopback_up(netns)?,
                 Part::Rule | Part::Route => self.attachment.add_route()?,
-                Part::Sysctl => netns.run(attachment::set_sysctls)??,
+                Part::Sysctl => self.attachment.set_sysctls()?,
                 Part::Steer => self.attach()?,
                 Part::Row | Part::Agent => self.enrol(node)?,
                 Part::Netns | Part::Listeners | Part::Addresses | Part::Connection => repair = Repair::Anew,

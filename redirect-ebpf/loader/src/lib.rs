@@ -22,7 +22,7 @@ pub mod probe;
 pub mod report;
 pub mod sockets;
 
-pub use abi::{Decision, Direction, Steering};
+pub use abi::{Decision, Direction, LAYOUT, Steering};
 pub use attachment::{Attachment, PodOptions};
 pub use error::CaptureError;
 pub use guard::{Guard, Repair};

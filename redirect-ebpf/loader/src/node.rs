@@ -102,6 +102,11 @@ impl NodeCapture {
         self.maps.enrolled().insert(cookie, Shared(row), 0).map_err(CaptureError::map(map::ENROLLED))
     }
 
+    /// Says which addresses a pod has: connections to them are left alone.
+    pub(crate) fn set_addresses(&self, cookie: u64, addresses: &[IpAddr]) -> Result<(), CaptureError> {
+        self.maps.set_addresses(cookie, addresses)
+    }
+
     pub(crate) fn release(&self, cookie: u64) -> Result<(), CaptureError> {
         let removed = self.maps.enrolled().remove(&cookie);
         absent_is_fine(removed).map_err(CaptureError::map(map::ENROLLED))?;

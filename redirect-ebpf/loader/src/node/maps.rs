@@ -3,17 +3,26 @@
 //! A lock is held for one bpf(2) call. A panic while it was held cannot have left the kernel's map half-written, so a
 //! poisoned lock is taken all the same.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use abi::{Decision, DecisionKey, PodAddress, RESOLVERS_PER_POD, ResolverKey, Row, map};
+use abi::{AddressKey, Decision, DecisionKey, PodAddress, RESOLVERS_PER_POD, ResolverKey, Row, map};
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, SockHash};
 
 use crate::error::CaptureError;
 
 /// Names of all maps that are pinned.
-pub(super) const PINNED: [&str; 7] =
-    [map::ENROLLED, map::EXEMPT, map::AGENTS, map::PROBERS, map::PROBES, map::RESOLVERS, map::DECISIONS];
+pub(super) const PINNED: [&str; 8] = [
+    map::OWN,
+    map::ENROLLED,
+    map::EXEMPT,
+    map::AGENTS,
+    map::PROBERS,
+    map::PROBES,
+    map::RESOLVERS,
+    map::DECISIONS,
+];
 
 /// A type of the abi, as aya wants it.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +35,8 @@ unsafe impl aya::Pod for Shared<Row> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<PodAddress> {}
 // SAFETY: as above.
+unsafe impl aya::Pod for Shared<AddressKey> {}
+// SAFETY: as above.
 unsafe impl aya::Pod for Shared<ResolverKey> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<DecisionKey> {}
@@ -34,6 +45,7 @@ unsafe impl aya::Pod for Shared<DecisionKey> {}
 pub(super) struct NodeMaps {
     enrolled: Mutex<HashMap<MapData, u64, Shared<Row>>>,
     agents: Mutex<SockHash<MapData, u64>>,
+    own: Mutex<HashMap<MapData, Shared<AddressKey>, u32>>,
     probers: Mutex<HashMap<MapData, u32, u32>>,
     resolvers: Mutex<HashMap<MapData, Shared<ResolverKey>, Shared<PodAddress>>>,
     decisions: Mutex<PerCpuHashMap<MapData, Shared<DecisionKey>, u64>>,
@@ -45,6 +57,7 @@ impl NodeMaps {
         Ok(Self {
             enrolled: take(object, map::ENROLLED)?,
             agents: take(object, map::AGENTS)?,
+            own: take(object, map::OWN)?,
             probers: take(object, map::PROBERS)?,
             resolvers: take(object, map::RESOLVERS)?,
             decisions: take(object, map::DECISIONS)?,
@@ -74,8 +87,24 @@ impl NodeMaps {
         counts.map_or(0, |counts| counts.iter().sum())
     }
 
-    /// Removes a pod's resolvers and counters.
+    /// Makes these the addresses of a pod, in the place of those it had.
+    pub(super) fn set_addresses(&self, cookie: u64, addresses: &[IpAddr]) -> Result<(), CaptureError> {
+        let wanted: Vec<AddressKey> =
+            addresses.iter().map(|address| AddressKey::new(cookie, PodAddress::from(*address))).collect();
+        let mut own = lock(&self.own);
+        let known: Vec<AddressKey> =
+            own.keys().flatten().map(|key| key.0).filter(|key| key.cookie() == cookie).collect();
+        let mut change = || {
+            wanted.iter().try_for_each(|key| own.insert(Shared(*key), 0, 0))?;
+            let gone = known.iter().filter(|key| !wanted.contains(key));
+            gone.copied().try_for_each(|key| absent_is_fine(own.remove(&Shared(key))))
+        };
+        change().map_err(CaptureError::map(map::OWN))
+    }
+
+    /// Removes a pod's addresses, resolvers and counters.
     pub(super) fn forget(&self, cookie: u64) -> Result<(), CaptureError> {
+        self.set_addresses(cookie, &[])?;
         for slot in 0..RESOLVERS_PER_POD {
             let removed = lock(&self.resolvers).remove(&Shared(ResolverKey::new(cookie, slot)));
             absent_is_fine(removed).map_err(CaptureError::map(map::RESOLVERS))?;

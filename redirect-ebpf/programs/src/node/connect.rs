@@ -2,11 +2,11 @@
 
 use core::ffi::c_void;
 
-use abi::{CAPTURE_MARK, Decision, LOOPBACK_IFINDEX, MARK_MASK};
+use abi::{AddressKey, CAPTURE_MARK, Decision, LOOPBACK_IFINDEX, MARK_MASK};
 use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_set_retval, bpf_sk_release};
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::maps::{AGENTS, EXEMPT};
+use crate::maps::{AGENTS, EXEMPT, OWN};
 use crate::socket::{Kind, Option};
 use crate::{Address, count, dns, probe, socket};
 
@@ -43,7 +43,10 @@ pub fn decide<const V4: bool>(ctx: &SockAddrContext, destination: Address) -> i3
 
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, cookie: u64, destination: Address) -> Decision {
-    if destination.is_loopback() {
+    if destination.is_loopback() || destination.is_unspecified() {
+        return Decision::Loopback;
+    }
+    if OWN.get_ptr(&AddressKey::new(cookie, destination)).is_some() {
         return Decision::Loopback;
     }
     // SAFETY: the pointer is only compared with null, never followed.

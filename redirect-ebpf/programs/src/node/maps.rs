@@ -1,8 +1,8 @@
 //! The maps of a node, pinned and shared by one agent with the next.
 
 use abi::{
-    DecisionKey, Flow, MAX_DECISIONS, MAX_FLOWS, MAX_PODS, MAX_PROBERS, MAX_RESOLVERS, PodAddress,
-    ResolverKey, Row,
+    AddressKey, DecisionKey, Flow, MAX_ALL_ADDRESSES, MAX_DECISIONS, MAX_FLOWS, MAX_PODS, MAX_PROBERS,
+    MAX_RESOLVERS, PodAddress, ResolverKey, Row,
 };
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuHashMap, SkStorage, SockHash};
 use aya_ebpf::macros::btf_map;
@@ -13,6 +13,10 @@ const NO_PREALLOC: usize = 1;
 /// Namespaces of enrolled pods.
 #[btf_map]
 pub static ENROLLED: HashMap<u64, Row, { MAX_PODS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The addresses of all of them: a pod's connections to itself are its own business, agent or not.
+#[btf_map]
+pub static OWN: HashMap<AddressKey, u32, { MAX_ALL_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
 
 /// Sockets that are left alone: the agent's towards the network, and the kubelet's.
 #[btf_map]

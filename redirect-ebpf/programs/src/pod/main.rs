@@ -20,6 +20,8 @@ const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: usize = 1;
+/// `BPF_SK_LOOKUP_F_REPLACE`: while one agent takes over from another, the program that was attached later decides.
+const REPLACE: u64 = 1;
 
 #[btf_map(name = "LISTENERS")]
 static SOCKETS: SockMap<{ LISTENERS as usize }> = SockMap::new();
@@ -57,7 +59,7 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
             count(why);
             sk_action::SK_PASS
         }
-        Action::Steer(listener) => match SOCKETS.redirect_sk_lookup(&ctx, listener.index(), 0) {
+        Action::Steer(listener) => match SOCKETS.redirect_sk_lookup(&ctx, listener.index(), REPLACE) {
             Ok(()) => {
                 count(match listener.direction {
                     Direction::Outbound => Steering::Outbound,
@@ -85,17 +87,19 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
     }
     let to_pod = is_own(&local);
     if lookup.ingress_ifindex == LOOPBACK_IFINDEX {
-        // Over lo to the pod's own address: the agent delivering to the application. Else the application's own
-        // connection, brought here by its mark.
-        return if to_pod {
-            Action::Pass(Steering::Own)
-        } else {
+        // From the pod itself to elsewhere: the application's own connection, brought here by its mark. Else the agent
+        // delivers to the application: to the pod's own address, or to one that it got just now, and from a client's, which
+        // is not the pod's. (An application that spoofs its source so reaches itself, and nothing else.)
+        let from_pod = is_own(&remote) || remote.is_loopback();
+        return if from_pod && !to_pod {
             Action::Steer(Listener { direction: Direction::Outbound, family })
+        } else {
+            Action::Pass(Steering::Own)
         };
     }
     // The kernel names the interface that owns the address, not lo, when a pod connects to itself (seen from 6.1 to 6.18),
-    // so the pod's own source tells.
-    if to_pod && is_own(&remote) {
+    // so the pod's own source tells. A loopback source cannot come from outside.
+    if to_pod && (is_own(&remote) || remote.is_loopback()) {
         return Action::Pass(Steering::Own);
     }
     // The kernel has the remote port in network order and the local one in host order.

@@ -1,0 +1,53 @@
+//! Is a pod's network namespace still there?
+
+use std::io;
+use std::path::Path;
+
+use linux::netns::{Netns, NetnsError};
+
+/// What is known of a namespace.
+#[derive(Debug)]
+pub(super) enum Presence {
+    /// It is there.
+    There(Netns),
+    /// It is proven gone: nothing is at its path, or something else.
+    Gone,
+    /// It could not be found out; an agent out of descriptors, for one, may conclude nothing.
+    Unknown(NetnsError),
+}
+
+/// Looks for the namespace with this cookie at its path.
+pub(super) fn look(path: &Path, cookie: u64) -> Presence {
+    if path.as_os_str().is_empty() {
+        let source = io::Error::other("the agent does not see the runtime's namespaces");
+        return Presence::Unknown(NetnsError::Open { path: path.to_owned(), source });
+    }
+    match Netns::open(path) {
+        Ok(netns) => match netns.cookie() {
+            Ok(now) if now == cookie => Presence::There(netns),
+            Ok(_) => Presence::Gone,
+            Err(error) => Presence::Unknown(error),
+        },
+        // The file that a namespace was mounted on stays a plain file.
+        Err(NetnsError::NotANetns { .. }) => Presence::Gone,
+        Err(NetnsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Presence::Gone,
+        Err(error) => Presence::Unknown(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_proof_counts_as_gone() {
+        let own = Path::new("/proc/self/ns/net");
+        let cookie = Netns::open(own).unwrap().cookie().unwrap();
+        assert!(matches!(look(own, cookie), Presence::There(_)));
+        assert!(matches!(look(own, cookie + 1), Presence::Gone));
+        assert!(matches!(look(Path::new("/run/netns/no-such"), cookie), Presence::Gone));
+        assert!(matches!(look(Path::new("/etc/hostname"), cookie), Presence::Gone));
+        // A path that leads through a file says nothing of the namespace.
+        assert!(matches!(look(Path::new("/etc/hostname/ns/net"), cookie), Presence::Unknown(_)));
+    }
+}

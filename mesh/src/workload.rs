@@ -48,8 +48,6 @@ pub struct Workload {
     pub workload_type: WorkloadType,
     /// The name of that owner.
     pub workload_name: Arc<str>,
-    /// It ends HBONE tunnels itself.
-    pub native_tunnel: bool,
     /// Selector-scoped policies that apply to it, as `namespace/name`.
     pub authorization_policies: Vec<Arc<str>>,
     /// Whether it is ready to serve.
@@ -109,7 +107,6 @@ impl Default for Workload {
             canonical_revision: Arc::clone(&empty),
             workload_type: WorkloadType::default(),
             workload_name: Arc::clone(&empty),
-            native_tunnel: false,
             authorization_policies: Vec::new(),
             status: Health::default(),
             cluster_id: Arc::from("Kubernetes"),

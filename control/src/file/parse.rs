@@ -18,13 +18,15 @@ use super::words::As;
 use super::{CaConfig, Enrollment, FileError, MeshFile};
 
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+/// What is said of a file without content.
+const EMPTY: &str = "the file is empty; write `workloads: []` if the mesh is to have nothing in it";
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) fn parse(text: &str) -> Result<MeshFile, FileError> {
-    // A file of comments alone is an empty mesh.
     let raw: Option<RawFile> =
         serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))?;
-    let raw = raw.unwrap_or_default();
+    // Whoever cut the file short (a full disk, an editor) did not mean to empty the mesh.
+    let raw = raw.ok_or_else(|| FileError { line: 1, column: 1, message: EMPTY.to_owned() })?;
     let trust_domain = raw.trust_domain.map_or_else(|| DEFAULT_TRUST_DOMAIN.into(), |As(name)| name.0);
     let (mut workloads, mut uids) = (Vec::new(), HashSet::new());
     for raw in raw.workloads {
@@ -90,7 +92,6 @@ fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
         canonical_revision: raw.canonical_revision.unwrap_or(default.canonical_revision),
         workload_type: raw.workload_type.0,
         workload_name: raw.workload_name.unwrap_or(default.workload_name),
-        native_tunnel: raw.native_tunnel,
         authorization_policies: raw.authorization_policies.into_iter().map(|As(key)| key.0).collect(),
         status: raw.status.0,
         cluster_id,

@@ -23,10 +23,13 @@ pub(super) type Ports = BTreeMap<As<Port>, As<TargetPort>>;
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawFile {
+    #[serde(deserialize_with = "listed")]
     pub(super) workloads: Vec<Spanned<RawWorkload>>,
+    #[serde(deserialize_with = "listed")]
     pub(super) services: Vec<Spanned<RawService>>,
+    #[serde(deserialize_with = "listed")]
     pub(super) policies: Vec<Spanned<RawPolicy>>,
-    #[serde(alias = "enrol")]
+    #[serde(alias = "enrol", deserialize_with = "listed")]
     pub(super) enroll: Vec<Spanned<RawEnrollment>>,
     pub(super) ca: Option<RawCa>,
     pub(super) trust_domain: Option<As<Name>>,
@@ -55,8 +58,9 @@ pub(super) struct RawWorkload {
     #[serde(default)]
     pub(super) workload_type: As<WorkloadType>,
     pub(super) workload_name: Option<Arc<str>>,
-    #[serde(default)]
-    pub(super) native_tunnel: bool,
+    /// Dumps have it; nothing follows from it here.
+    #[serde(default, rename = "nativeTunnel")]
+    _native_tunnel: IgnoredAny,
     #[serde(default)]
     pub(super) authorization_policies: Vec<As<PolicyKey>>,
     #[serde(default)]
@@ -254,6 +258,15 @@ pub(super) struct RawEnrollment {
 pub(super) struct RawCa {
     pub(super) dir: PathBuf,
     pub(super) ttl: Option<As<Duration>>,
+}
+
+/// A list of the file, which may be empty if it says so. A key with nothing after it is what is left of a file that was
+/// cut short there.
+fn listed<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let missing = || serde::de::Error::custom("the list is missing; write `[]` if it is to be empty");
+    Option::deserialize(deserializer)?.ok_or_else(missing)
 }
 
 /// A list of values to match, which must not be empty: what is left empty by mistake would match everything.

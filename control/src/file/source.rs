@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::apply::apply;
-use super::{Enrollment, FileError, MeshFile};
+use super::{CaConfig, Enrollment, FileError, MeshFile};
 
 /// How long the directory must have been quiet before the file is read.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -98,12 +98,18 @@ impl FileSource {
         // Watched before it is read, so that no change falls in between.
         let (watcher, events) = watch_directory(&path)?;
         let counters = Arc::new(FileCounters::default());
-        let mut follower =
-            Follower { path, store, enrollments, counters: Arc::clone(&counters), seen: Seen::Nothing };
-        let text = read(&follower.path)?;
-        let file = parse(&follower.path, &text)?;
+        let text = read(&path)?;
+        let file = parse(&path, &text)?;
+        let started = Started::with(&file);
+        let follower = Follower {
+            path,
+            store,
+            enrollments,
+            counters: Arc::clone(&counters),
+            started,
+            seen: Seen::Good(text),
+        };
         follower.take(&file);
-        follower.seen = Seen::Good(text);
         let task = tokio::spawn(follow(follower, watcher, events));
         Ok(Self { counters, task })
     }
@@ -164,10 +170,22 @@ async fn follow(mut follower: Follower, _watcher: notify::RecommendedWatcher, mu
 
 /// The text that was seen last, and what it was worth.
 enum Seen {
-    Nothing,
     Good(String),
     Bad(String),
     Unreadable(String),
+}
+
+/// What the file said at the start of the things that are read at the start only.
+#[derive(Debug, PartialEq, Eq)]
+struct Started {
+    ca: Option<CaConfig>,
+    trust_domain: Arc<str>,
+}
+
+impl Started {
+    fn with(file: &MeshFile) -> Self {
+        Self { ca: file.ca.clone(), trust_domain: Arc::clone(&file.trust_domain) }
+    }
 }
 
 struct Follower {
@@ -175,6 +193,7 @@ struct Follower {
     store: Arc<Store>,
     enrollments: watch::Sender<Vec<Enrollment>>,
     counters: Arc<FileCounters>,
+    started: Started,
     seen: Seen,
 }
 
@@ -209,6 +228,9 @@ impl Follower {
     }
 
     fn take(&self, file: &MeshFile) {
+        for caution in self.cautions(file) {
+            warn!(path = %self.path.display(), "{caution}");
+        }
         let changed = self.store.update(|current| apply(file, current));
         self.enrollments.send_if_modified(|enrollments| {
             let differs = *enrollments != file.enroll;
@@ -227,6 +249,31 @@ impl Follower {
             changed,
             "mesh file applied"
         );
+    }
+
+    /// What is taken as it stands but may not be what was meant.
+    fn cautions(&self, file: &MeshFile) -> Vec<&'static str> {
+        let now = Started::with(file);
+        let cautions = [
+            (
+                file.workloads.is_empty() && self.store.load().workloads().next().is_some(),
+                "the new version of the mesh file has no workload any more",
+            ),
+            (
+                file.enroll.is_empty() && !self.enrollments.borrow().is_empty(),
+                "the new version of the mesh file enrols no pod any more",
+            ),
+            (
+                now.ca != self.started.ca,
+                "`ca` of the mesh file has changed, which needs a restart of the agent: until then the old authority signs",
+            ),
+            (
+                now.trust_domain != self.started.trust_domain,
+                "`trustDomain` of the mesh file has changed, which needs a restart of the agent: until then its authority \
+                 refuses workloads of the new one",
+            ),
+        ];
+        cautions.into_iter().filter(|(applies, _)| *applies).map(|(_, caution)| caution).collect()
     }
 
     fn reject(&self, error: &str) {
@@ -249,4 +296,38 @@ fn read(path: &Path) -> Result<String, LoadError> {
 
 fn parse(path: &Path, text: &str) -> Result<MeshFile, LoadError> {
     MeshFile::parse(text).map_err(|source| LoadError::Parse { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: &str =
+        "ca: {dir: /a}\nworkloads: [{name: a, namespace: n}]\nenroll: [{name: a, namespace: n}]\n";
+
+    #[test]
+    fn what_may_not_be_meant_is_told() {
+        let first = MeshFile::parse(FIRST).unwrap();
+        let follower = Follower {
+            path: "mesh.yaml".into(),
+            store: Arc::default(),
+            enrollments: watch::Sender::new(Vec::new()),
+            counters: Arc::default(),
+            started: Started::with(&first),
+            seen: Seen::Good(FIRST.to_owned()),
+        };
+        let cautions = |text: &str| follower.cautions(&MeshFile::parse(text).unwrap());
+        assert_eq!(cautions("ca: {dir: /a}"), [""; 0], "nothing was there to be lost");
+        follower.take(&first);
+        assert_eq!(cautions(FIRST), [""; 0]);
+        for (from, to, told) in [
+            ("workloads: [{name: a, namespace: n}]", "workloads: []", "no workload"),
+            ("enroll: [{name: a, namespace: n}]", "enroll: []", "enrols no pod"),
+            ("{dir: /a}", "{dir: /b}", "`ca`"),
+            ("{dir: /a}", "{dir: /a}\ntrustDomain: other.example", "`trustDomain`"),
+        ] {
+            let cautions = cautions(&FIRST.replace(from, to));
+            assert!(cautions.len() == 1 && cautions[0].contains(told), "{to}: {cautions:?}");
+        }
+    }
 }

@@ -112,10 +112,28 @@ fn every_word_is_understood() {
 }
 
 #[test]
-fn an_empty_file_is_an_empty_mesh() {
-    for text in ["", "# nothing yet\n", "{}", "workloads: []\n"] {
+fn an_empty_mesh_is_said_so() {
+    for text in ["{}", "workloads: []\n"] {
         let file = MeshFile::parse(text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
         assert_eq!((file.workloads.len(), &*file.trust_domain), (0, "cluster.local"));
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_not_an_empty_mesh() {
+    for text in [
+        "",
+        "\n\n",
+        "# nothing yet\n",
+        "---\n",
+        "null\n",
+        "~",
+        "workloads:\n",
+        "enroll:\n",
+        "policies: null\n",
+    ] {
+        let error = MeshFile::parse(text).expect_err(text);
+        assert!(error.line == 1 && error.message.contains("[]"), "{text:?}: {error}");
     }
 }
 

@@ -96,7 +96,7 @@ impl Word for Name {
     }
 }
 
-/// An identity that a peer may show: a workload's or any other of SPIFFE's.
+/// An identity that a peer may show, in the form that workloads have theirs; no other SPIFFE name is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SubjectAltName(pub(super) Arc<str>);
 

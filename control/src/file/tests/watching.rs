@@ -67,6 +67,8 @@ async fn a_change_is_applied_and_a_bad_file_changes_nothing() {
     eventually("the bad file is rejected", || watched.rejected() == 1).await;
     fs::remove_file(&path).unwrap();
     eventually("the missing file is rejected", || watched.rejected() == 2).await;
+    fs::write(&path, "").unwrap();
+    eventually("the empty file is rejected", || watched.rejected() == 3).await;
     assert!(Arc::ptr_eq(&good, &watched.store.load()));
 
     fs::write(&path, ONE).unwrap();

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-use abi::{Direction, Family, Listener};
+use abi::{CAPTURE_MARK, Direction, Family, Listener};
 use linux::netns::Netns;
 use linux::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -143,6 +143,8 @@ fn open_dns() -> io::Result<Vec<UdpSocket>> {
 fn dns_socket(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind_device(Some(b"lo"))?;
+    // For the way back: the pod's own addresses are not lo's, but every address of the table of marked packets is.
+    socket.set_mark(CAPTURE_MARK)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         // Answers come from an address that is local, but is no interface's.

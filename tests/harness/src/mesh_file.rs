@@ -55,6 +55,9 @@ pub struct Enroll {
     /// Path of its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<PathBuf>,
+    /// Annotations of the pod.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// The node whose agent captures it; not in the file, see [`MeshFile::write_for`].
     #[serde(skip)]
     pub node: String,
@@ -177,6 +180,7 @@ impl Enroll {
             namespace: namespace.to_owned(),
             service_account: Some(name.to_owned()),
             netns: None,
+            annotations: BTreeMap::new(),
             node: node.name().to_owned(),
         }
     }
@@ -243,6 +247,7 @@ mod tests {
             namespace: "default".into(),
             service_account: Some("sleep".into()),
             netns: None,
+            annotations: BTreeMap::new(),
             node: "n1".into(),
         });
         mesh.deny("no-notsleep", "default", "notsleep");

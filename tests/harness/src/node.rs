@@ -138,7 +138,8 @@ pub fn use_binaries(paths: impl IntoIterator<Item = (&'static str, PathBuf)>) {
     TOLD.get_or_init(|| paths.into_iter().collect());
 }
 
-pub(crate) fn binary(variable: &str, name: &str) -> Result<PathBuf> {
+/// A binary of ours: by the variable, beside the running program, or in `PATH`.
+pub fn binary(variable: &str, name: &str) -> Result<PathBuf> {
     if let Some(path) = TOLD.get().and_then(|told| told.get(variable)) {
         return Ok(path.clone());
     }

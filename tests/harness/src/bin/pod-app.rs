@@ -30,6 +30,11 @@ enum Role {
     },
     /// Does nothing until it is killed.
     Hold,
+    /// Waits for the end of its input, then asks a server once and prints its own address and the answer.
+    GetWhenTold {
+        /// `address:port`.
+        to: SocketAddr,
+    },
     /// Asks a server once and prints its answer.
     Get {
         /// `address:port`.
@@ -47,6 +52,14 @@ fn main() -> Result<()> {
         Role::Hold => loop {
             std::thread::park();
         },
+        Role::GetWhenTold { to } => {
+            std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+            let mut http = harness::Http::new(harness::client::connect(to, harness::client::LIMIT)?)?;
+            let own = http.stream().local_addr()?;
+            let reply = http.get("/")?;
+            writeln!(std::io::stdout(), "{own} {}", reply.body)?;
+            Ok(())
+        }
         Role::Get { to, path } => {
             let reply =
                 harness::Http::new(harness::client::connect(to, harness::client::LIMIT)?)?.get(&path)?;

@@ -4,12 +4,14 @@
 //! inside panics. If a thread cannot return to its own namespace, the process aborts: going on would make
 //! sockets of one pod in another pod's network.
 
+use std::cell::{Cell, OnceCell};
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
@@ -21,6 +23,13 @@ use crate::sockopt;
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// `NS_GET_NSTYPE` of `ioctl_ns(2)`: asks a namespace descriptor what kind it is (Linux 4.11).
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+
+thread_local! {
+    /// Where this thread is while it is inside of no other namespace.
+    static HOME: OnceCell<Rc<Netns>> = const { OnceCell::new() };
+    /// How many namespaces this thread has entered and not left.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
 
 /// What went wrong with a namespace.
 #[derive(Debug, Error)]
@@ -129,13 +138,26 @@ impl Netns {
 
     /// Moves the calling thread into this namespace until the guard is dropped.
     pub fn enter(&self) -> Result<NetnsGuard, NetnsError> {
-        let origin = Self::current()?;
+        let origin = Self::origin()?;
         if origin.id == self.id {
             return Ok(NetnsGuard { origin: None, not_send: PhantomData });
         }
         setns(&self.fd, CloneFlags::CLONE_NEWNET)
             .map_err(|e| NetnsError::Call { operation: "setns", source: e.into() })?;
+        DEPTH.set(DEPTH.get() + 1);
         Ok(NetnsGuard { origin: Some(origin), not_send: PhantomData })
+    }
+
+    /// The namespace that the calling thread is in, to be returned to.
+    fn origin() -> Result<Rc<Self>, NetnsError> {
+        if DEPTH.get() > 0 {
+            return Ok(Rc::new(Self::current()?));
+        }
+        if let Some(home) = HOME.with(|home| home.get().cloned()) {
+            return Ok(home);
+        }
+        let found = Rc::new(Self::current()?);
+        Ok(HOME.with(|home| Rc::clone(home.get_or_init(|| found))))
     }
 }
 
@@ -150,7 +172,7 @@ impl AsFd for Netns {
 /// Not `Send`: the namespace belongs to the thread.
 #[derive(Debug)]
 pub struct NetnsGuard {
-    origin: Option<Netns>,
+    origin: Option<Rc<Netns>>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -161,6 +183,7 @@ impl Drop for NetnsGuard {
             // No thread may run on in a namespace that is not its own: its next socket would be another pod's.
             std::process::abort();
         }
+        DEPTH.set(DEPTH.get().saturating_sub(1));
     }
 }
 
@@ -202,6 +225,20 @@ mod tests {
         .unwrap();
         assert_ne!(other.id(), home);
         assert_eq!(other.run(|| Netns::current().unwrap().id()).unwrap(), other.id());
+        assert_eq!(Netns::current().unwrap().id(), home);
+        let innermost = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            Netns::current().unwrap()
+        })
+        .join()
+        .unwrap();
+        let (inside, after) = other
+            .run(|| {
+                let inside = innermost.run(|| Netns::current().unwrap().id()).unwrap();
+                (inside, Netns::current().unwrap().id())
+            })
+            .unwrap();
+        assert_eq!((inside, after), (innermost.id(), other.id()));
         assert_eq!(Netns::current().unwrap().id(), home);
         let caught = std::panic::catch_unwind(|| other.run(|| panic!("inside")));
         assert!(caught.is_err());

@@ -14,7 +14,9 @@ use anyhow::{Context as _, Result};
 use crate::shell;
 
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECTS: [&str; 2] = ["node", "pod"];
+/// The objects, and what the linker is told for each. BTF describes types to the kernel, which wants that of socket storage;
+/// it would keep a copy for every pod.
+const OBJECTS: [(&str, &[&str]); 2] = [("node", &["-Clink-arg=--btf"]), ("pod", &[])];
 /// What the objects are made of.
 const SOURCES: [&str; 6] = [
     "redirect-ebpf/programs/src",
@@ -52,17 +54,19 @@ fn build(install: bool) -> Result<()> {
     let toolchain = toolchain::find(install)?;
     println!("Building the eBPF programs with {toolchain}");
     let programs = shell::root().join("redirect-ebpf/programs");
-    let mut cargo = toolchain.cargo();
-    cargo
-        .current_dir(&programs)
-        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-        .arg(programs.join("target"))
-        // Debug information is where BTF comes from: the kernel's own description of types, and names in its messages.
-        .env("RUSTFLAGS", "-C linker=bpf-linker -C debuginfo=2 -C link-arg=--btf");
-    shell::run(&mut cargo)?;
     let out = shell::root().join("target/bpf");
     fs::create_dir_all(&out)?;
-    for name in OBJECTS {
+    for (name, linker) in OBJECTS {
+        let mut cargo = toolchain.cargo();
+        cargo
+            .current_dir(&programs)
+            .args(["rustc", "--release", "--locked", "--target", TARGET, "--target-dir"])
+            .arg(programs.join("target"))
+            .args(["--bin", name, "--"])
+            .args(linker)
+            // Debug information is where BTF comes from.
+            .env("RUSTFLAGS", "-C linker=bpf-linker -C debuginfo=2");
+        shell::run(&mut cargo)?;
         let built = programs.join("target").join(TARGET).join("release").join(name);
         let object = object(name);
         fs::copy(&built, &object)
@@ -78,7 +82,7 @@ fn object(name: &str) -> PathBuf {
 
 fn up_to_date() -> Result<bool> {
     let mut oldest: Option<SystemTime> = None;
-    for name in OBJECTS {
+    for (name, _) in OBJECTS {
         let Ok(metadata) = fs::metadata(object(name)) else { return Ok(false) };
         let modified = metadata.modified()?;
         oldest = Some(oldest.map_or(modified, |time| time.min(modified)));

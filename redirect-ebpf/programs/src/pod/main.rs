@@ -2,7 +2,8 @@
 //!
 //! It hands the connection to one of the agent's listeners or lets it through to the application. A slot without a
 //! listener (the agent is dead) drops: the peer gets a reset, and nothing reaches the network or the application past the
-//! agent. Minimum kernel: 5.17 (`ingress_ifindex` in sk_lookup).
+//! agent. Its maps are declared the old way: the object needs no type information, of which the kernel would keep a copy for
+//! every pod, some 14 KiB. Minimum kernel: 5.17 (`ingress_ifindex` in sk_lookup).
 
 #![no_std]
 #![no_main]
@@ -12,32 +13,33 @@ use abi::{
     PodAddress, Steering, settings,
 };
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
-use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
-use aya_ebpf::macros::{btf_map, sk_lookup};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
+use aya_ebpf::macros::{map, sk_lookup};
 use aya_ebpf::programs::SkLookupContext;
 
 const AF_INET: u32 = 2;
 const IPPROTO_TCP: u32 = 6;
 /// `BPF_F_NO_PREALLOC`.
-const NO_PREALLOC: usize = 1;
+const NO_PREALLOC: u32 = 1;
 /// `BPF_SK_LOOKUP_F_REPLACE`: while one agent takes over from another, the program that was attached later decides.
 const REPLACE: u64 = 1;
 
-#[btf_map(name = "LISTENERS")]
-static SOCKETS: SockMap<{ LISTENERS as usize }> = SockMap::new();
+#[map(name = "LISTENERS")]
+static SOCKETS: SockMap = SockMap::with_max_entries(LISTENERS, 0);
 
-#[btf_map]
-static ADDRESSES: HashMap<PodAddress, u32, { MAX_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
+#[map]
+static ADDRESSES: HashMap<PodAddress, u32> =
+    HashMap::with_max_entries(MAX_ADDRESSES, NO_PREALLOC);
 
 /// The node's, filled by its sockops program.
-#[btf_map]
-static PROBES: LruHashMap<Flow, u32, { MAX_FLOWS as usize }> = LruHashMap::new();
+#[map]
+static PROBES: LruHashMap<Flow, u32> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
 
-#[btf_map]
-static SETTINGS: Array<u32, 1> = Array::new();
+#[map]
+static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
 
-#[btf_map]
-static STEERED: PerCpuArray<u64, { Steering::ALL.len() }> = PerCpuArray::new();
+#[map]
+static STEERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Steering::ALL.len() as u32, 0);
 
 /// What becomes of a new connection.
 enum Action {

@@ -20,6 +20,7 @@ const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
+const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
 const BPF_SK_LOOKUP: u32 = 36;
@@ -193,6 +194,11 @@ pub fn attach_lookup(program: &impl AsFd, netns: &impl AsFd) -> io::Result<Owned
     let (program, target) = (number(program), number(netns));
     let mut attr = LinkAttr { program, target, attach_type: BPF_SK_LOOKUP, flags: 0 };
     descriptor(bpf(BPF_LINK_CREATE, &mut attr)?)
+}
+
+/// Detaches a link from what it is attached to, whoever holds it, as `bpftool link detach` does (Linux 5.9).
+pub fn detach(link: &impl AsFd) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &mut IdAttr { id: number(link), ..IdAttr::default() }).map(drop)
 }
 
 /// What the kernel says of a link (Linux 5.8).

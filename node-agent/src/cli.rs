@@ -22,6 +22,12 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Release every pod and remove all that capture has left on this node; no agent may be running.
     Detach(DetachArgs),
+    /// Show the capture of this node's pods line by line, with what is wrong and how to mend it.
+    ///
+    /// Ends with 0 if everything is whole, 1 if something is wrong, 2 if no agent answers.
+    Verify(VerifyArgs),
+    /// Show how many pods of this node are in which state.
+    Status(StatusArgs),
 }
 
 /// Where an installation keeps its things. Two agents on one kernel need different ones.
@@ -81,6 +87,44 @@ pub(crate) struct RunArgs {
     /// What is logged, such as `info` or `info,access=debug`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub(crate) log: String,
+}
+
+/// How to show something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Where to ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Asked {
+    /// The agent's run directory.
+    #[arg(long, env = "CULVERT_RUN_DIR", default_value = "/run/culvert")]
+    pub(crate) run_dir: PathBuf,
+    /// Form of the answer.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Options of `culvert verify`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// One pod only.
+    #[arg(value_name = "NAMESPACE/POD")]
+    pub(crate) pod: Option<String>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert status`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) asked: Asked,
 }
 
 /// Options of `culvert detach`.

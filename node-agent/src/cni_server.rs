@@ -7,22 +7,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use cni::protocol::{Command, MAX_MESSAGE, Outcome, PodName, Request, Response};
-use linux::fdpass::{Connection, Listener};
+use linux::fdpass::Connection;
 use linux::netns::Netns;
 use tokio::runtime::Handle;
 
 use crate::enrollment::{EnrollError, Enroller, Location, PodKey};
+use crate::unix_server::{self, Purpose};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "cni.sock";
 /// Requests being answered at once; further ones wait in the kernel's queue.
 const MAX_REQUESTS: usize = 64;
-/// How long a plugin may take to send its request, or to take the response.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Codes of the CNI specification and, from 100 on, our own.
 mod code {
@@ -38,67 +35,13 @@ mod code {
 
 /// Listens in `run_dir` and answers on threads until the process ends.
 pub(crate) fn start(run_dir: &Path, enroller: Arc<Enroller>, runtime: Handle) -> anyhow::Result<()> {
-    let path = run_dir.join(SOCKET);
-    let listener = Listener::bind(&path, 0o600).map_err(|error| {
-        anyhow::anyhow!(
-            "cannot listen on {} for the CNI plugin: {error}; choose another --run-dir",
-            path.display()
-        )
-    })?;
-    std::thread::Builder::new()
-        .name("cni-server".into())
-        .spawn(move || serve(&listener, &enroller, &runtime))?;
-    Ok(())
-}
-
-fn serve(listener: &Listener, enroller: &Arc<Enroller>, runtime: &Handle) {
-    let busy = Arc::new(AtomicUsize::new(0));
-    loop {
-        while busy.load(Ordering::Acquire) >= MAX_REQUESTS {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let connection = match listener.accept() {
-            Ok(connection) => connection,
-            Err(error) => {
-                // Out of descriptors, most likely: they come back.
-                tracing::warn!(%error, "a CNI request could not be accepted");
-                std::thread::sleep(Duration::from_millis(100));
-                continue;
-            }
-        };
-        busy.fetch_add(1, Ordering::AcqRel);
-        let (enroller, runtime, done) = (Arc::clone(enroller), runtime.clone(), Busy(Arc::clone(&busy)));
-        let spawned = std::thread::Builder::new().name("cni-request".into()).spawn(move || {
-            let _done = done;
-            if let Err(error) = answer(&connection, &enroller, &runtime) {
-                tracing::warn!(%error, "a CNI request was not answered");
-            }
-        });
-        if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread for a CNI request");
-        }
-    }
-}
-
-struct Busy(Arc<AtomicUsize>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
+    let purpose = Purpose { callers: "the CNI plugin", thread: "cni-request", max_requests: MAX_REQUESTS };
+    unix_server::start(&run_dir.join(SOCKET), purpose, move |connection| {
+        answer(connection, &enroller, &runtime)
+    })
 }
 
 fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -> io::Result<()> {
-    connection.set_timeout(TIMEOUT)?;
-    let peer = connection.peer()?;
-    if peer.uid() != 0 {
-        tracing::warn!(
-            pid = peer.pid(),
-            uid = peer.uid(),
-            "a process that is not root asked for enrolment, refused"
-        );
-        return Ok(());
-    }
     let (message, descriptors) = connection.recv(MAX_MESSAGE)?;
     if message.is_empty() {
         return Ok(());
@@ -109,7 +52,7 @@ fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -
             respond(enroller, runtime, request, netns)
         }
         Err(error) => {
-            tracing::warn!(pid = peer.pid(), %error, "not a request of the CNI plugin");
+            tracing::warn!(%error, "not a request of the CNI plugin");
             Response::failed(
                 code::DECODE,
                 error.to_string(),

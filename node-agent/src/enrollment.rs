@@ -7,28 +7,34 @@
 //! Invariants. A pod counts as enrolled only after a connection of its own was seen to arrive at the agent. Three things end
 //! capture, and nothing else does: the mesh file no longer wants the pod, the plugin says that its sandbox goes, or its
 //! network namespace is proven gone. Every error leaves a captured pod captured, if need be refused, to be tried again; only
-//! a pod that was not captured before is put back as it was.
+//! a pod that was not captured before is put back as it was. An enrolled pod's capture is watched ([`watch`]) and mended
+//! ([`mend`]) for as long as it lives.
 
 mod error;
+mod mend;
 mod metrics;
 mod options;
 mod presence;
 mod reconcile;
 mod record;
 mod retry;
+mod sight;
+mod states;
 mod verify;
+mod watch;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 
 use control::file::Enrollment;
 use linux::netns::Netns;
 use mesh::Store;
-use redirect::{Attachment, Listeners, NodeCapture};
+use redirect::{Attachment, Guard, Listeners, NodeCapture, NodeGuard, OtherLayouts, Part};
 use tunnel::{Pod, PodHandle, Tunnel};
 
 pub(crate) use error::EnrollError;
@@ -37,12 +43,21 @@ pub(crate) use reconcile::run;
 use record::Record;
 pub(crate) use record::{PodKey, Records};
 use retry::Retries;
+pub(crate) use sight::PodSight;
+pub(crate) use states::PodState;
+use states::States;
+pub(crate) use watch::watch;
 
 use crate::pod_sockets::Sockets;
+
+/// Pods that are being mended, or proven again, at once.
+const MAX_REPAIRS: usize = 16;
 
 /// Enrols and releases this node's pods.
 pub(crate) struct Enroller {
     node: Arc<NodeCapture>,
+    node_guard: Arc<NodeGuard>,
+    bpffs: PathBuf,
     tunnel: Arc<Tunnel>,
     store: Arc<Store>,
     records: Records,
@@ -54,12 +69,18 @@ pub(crate) struct Enroller {
     /// Captured, but not served: to be taken over again.
     lost: Mutex<HashMap<PodKey, Record>>,
     retries: Retries,
+    states: States,
+    repairs: Arc<Semaphore>,
 }
 
 /// What an [`Enroller`] is made of.
 pub(crate) struct Parts {
     /// The node's half of capture.
     pub(crate) node: Arc<NodeCapture>,
+    /// The watch over it.
+    pub(crate) node_guard: NodeGuard,
+    /// Where it is pinned, to open it again if it is lost.
+    pub(crate) bpffs: PathBuf,
     /// What serves captured connections.
     pub(crate) tunnel: Arc<Tunnel>,
     /// The mesh.
@@ -79,13 +100,49 @@ type Slot = Arc<tokio::sync::Mutex<Option<Enrolled>>>;
 
 #[derive(Debug)]
 struct Enrolled {
-    attachment: Arc<Attachment>,
+    /// Its capture, and the watch over it.
+    guard: Arc<Guard>,
     record: Record,
     /// What it was enrolled by.
     entry: Enrollment,
     /// Of its workload.
     uid: Arc<str>,
     /// Serves the pod's listeners until it is dropped.
+    serving: PodHandle,
+    health: Health,
+}
+
+/// What is known of an enrolled pod's capture.
+#[derive(Debug)]
+struct Health {
+    /// Parts that were found lost and are not mended; none in a pod that is whole.
+    lost: BTreeSet<Part>,
+    /// When a connection was last made to prove it.
+    proven: Instant,
+    /// Failed repairs since it was whole.
+    attempts: u32,
+    /// When the next repair is due.
+    retry_at: Instant,
+}
+
+impl Health {
+    /// Of a pod that has just been proven.
+    fn whole() -> Self {
+        let now = Instant::now();
+        Self { lost: BTreeSet::new(), proven: now, attempts: 0, retry_at: now }
+    }
+
+    /// Whether an inspection that found these parts lost tells something new. It says nothing of connections.
+    fn is_changed(&self, lost: &BTreeSet<Part>) -> bool {
+        let known = self.lost.iter().filter(|part| **part != Part::Connection);
+        !known.eq(lost.iter())
+    }
+}
+
+/// A pod that is captured and served, but not proven.
+struct Captured {
+    guard: Arc<Guard>,
+    uid: Arc<str>,
     serving: PodHandle,
 }
 
@@ -104,19 +161,23 @@ pub(crate) struct Location {
 
 impl Enroller {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, tunnel, store, records, proc, metrics, dns } = parts;
+        let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, dns } = parts;
         Self {
             node,
+            node_guard: Arc::new(node_guard),
+            bpffs,
             tunnel,
             store,
             records,
             proc,
+            states: States::new(metrics.pods.clone()),
             metrics,
             dns,
             wanted: Mutex::default(),
             pods: Mutex::default(),
             lost: Mutex::default(),
             retries: Retries::default(),
+            repairs: Arc::new(Semaphore::new(MAX_REPAIRS)),
         }
     }
 
@@ -148,27 +209,34 @@ impl Enroller {
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
         if let Some(now) = enrolled.as_mut() {
-            if now.attachment.cookie() == cookie && now.entry == *entry {
+            if now.guard.attachment().cookie() == cookie && now.entry == *entry {
                 if location.container_id.is_some() && now.record.container_id != location.container_id {
                     now.record.container_id = location.container_id;
                     self.records.write(&now.record)?;
                 }
                 return Ok(());
             }
-            if now.attachment.cookie() == cookie {
+            if now.guard.attachment().cookie() == cookie {
                 tracing::info!(%pod, "the pod's entry has changed");
             } else {
                 tracing::info!(%pod, "the pod has another network namespace now");
                 self.release_locked(pod, enrolled).await?;
             }
         }
+        let started = Instant::now();
+        if enrolled.is_none() {
+            self.states.set(pod, PodState::Pending("it is being enrolled".to_owned()));
+        }
         self.metrics.pending.inc();
         let outcome = self.build(pod, entry, location, cookie).await;
         self.metrics.pending.dec();
         match outcome {
             Ok(new) => {
-                tracing::info!(%pod, cookie, addresses = ?new.attachment.addresses(), "pod enrolled, its capture is verified");
+                let (took, addresses) = (started.elapsed(), new.guard.attachment().addresses());
+                tracing::info!(%pod, cookie, ?addresses, ?took, "pod enrolled, its capture is verified");
                 self.metrics.started.inc();
+                self.metrics.enrol_time.observe(took.as_secs_f64());
+                self.states.set(pod, PodState::Enrolled);
                 // What served the pod before ends only now, when the new listeners have taken its place.
                 if enrolled.replace(new).is_none() {
                     self.metrics.active.inc();
@@ -178,6 +246,9 @@ impl Enroller {
             }
             Err(error) => {
                 self.metrics.failed.inc();
+                if enrolled.is_none() {
+                    self.states.set(pod, PodState::Pending(error.to_string()));
+                }
                 Err(error)
             }
         }
@@ -191,53 +262,58 @@ impl Enroller {
         cookie: u64,
     ) -> Result<Enrolled, EnrollError> {
         let Location { netns, path, container_id, ips } = location;
-        let adopted = self.node.is_enrolled(cookie);
+        // By an agent before this one, perhaps of another layout.
+        let adopted = self.node.is_enrolled(cookie) || self.others().cookies()?.contains(&cookie);
         let mut record = Record { pod: pod.clone(), netns: path, cookie, container_id, sysctls: Vec::new() };
         if adopted {
             record.sysctls = self.records.read(pod).map(|known| known.sysctls).unwrap_or_default();
         }
         self.records.write(&record)?;
-        let node = Arc::clone(&self.node);
-        let options = options::of(entry, self.dns);
-        let attached = blocking(move || Attachment::attach_with(&node, netns, options)).await?;
-        let (attachment, listeners) = match attached {
-            Ok((attachment, listeners)) => (Arc::new(attachment), listeners),
+        let Captured { guard, uid, serving } = match self.capture(pod, entry, netns).await {
+            Ok(captured) => captured,
             Err(error) => {
                 self.give_up(pod, record, adopted, None).await;
-                return Err(error.into());
+                return Err(error);
             }
         };
-        record.sysctls.extend(attachment.changed_sysctls());
+        record.sysctls.extend(guard.attachment().changed_sysctls());
         self.records.write(&record)?;
-        let served = self.pod(pod, entry, &attachment, &listeners);
-        let uid = Arc::clone(&served.uid);
-        let serving = self.tunnel.start(served, listeners_of(listeners));
         let verified = {
-            let attachment = Arc::clone(&attachment);
-            blocking(move || verify::verify(&attachment, &ips)).await?
+            let guard = Arc::clone(&guard);
+            blocking(move || verify::verify(guard.attachment(), &ips, verify::AT_ENROLMENT)).await?
         };
         if let Err(error) = verified {
-            self.give_up(pod, record, adopted, Some(Arc::clone(&attachment))).await;
+            self.give_up(pod, record, adopted, Some(guard)).await;
             return Err(error);
         }
-        Ok(Enrolled { attachment, record, entry: entry.clone(), uid, serving })
+        Ok(Enrolled { guard, record, entry: entry.clone(), uid, serving, health: Health::whole() })
+    }
+
+    /// Attaches and serves a pod, in the place of an earlier capture of it.
+    async fn capture(&self, pod: &PodKey, entry: &Enrollment, netns: Netns) -> Result<Captured, EnrollError> {
+        let node = Arc::clone(&self.node);
+        let options = options::of(entry, self.dns);
+        let attach = move || {
+            let (attachment, listeners) = Attachment::attach_with(&node, netns, options)?;
+            let guard = Guard::new(&node, Arc::new(attachment), &listeners)?;
+            Ok::<_, redirect::CaptureError>((Arc::new(guard), listeners))
+        };
+        let (guard, listeners) = blocking(attach).await??;
+        let served = self.pod(pod, entry, guard.attachment(), &listeners);
+        let uid = Arc::clone(&served.uid);
+        let serving = self.tunnel.start(served, listeners_of(listeners));
+        Ok(Captured { guard, uid, serving })
     }
 
     /// After a failure: a pod that was captured before stays so, to be tried again; another one is put back as it was.
-    async fn give_up(
-        &self,
-        pod: &PodKey,
-        record: Record,
-        adopted: bool,
-        attachment: Option<Arc<Attachment>>,
-    ) {
+    async fn give_up(&self, pod: &PodKey, record: Record, adopted: bool, guard: Option<Arc<Guard>>) {
         if adopted {
             self.lock_lost().insert(pod.clone(), record);
             return;
         }
         let node = Arc::clone(&self.node);
-        let undo = move || match attachment {
-            Some(attachment) => attachment.release(&node).and_then(|()| attachment.put_back(&record.sysctls)),
+        let undo = move || match guard {
+            Some(guard) => guard.release(&node).and_then(|()| guard.attachment().put_back(&record.sysctls)),
             None => Ok(()),
         };
         if let Err(error) | Ok(Err(error)) = blocking(undo).await.map(|done| done.map_err(EnrollError::from))
@@ -291,10 +367,13 @@ impl Enroller {
         condition: impl Fn(&Enrolled) -> bool,
     ) -> Result<(), EnrollError> {
         let mut enrolled = self.lock(pod).await;
-        let outcome = if enrolled.as_ref().is_some_and(condition) {
-            self.release_locked(pod, &mut enrolled).await
-        } else {
-            Ok(())
+        let outcome = match enrolled.as_ref() {
+            Some(now) if condition(now) => self.release_locked(pod, &mut enrolled).await,
+            Some(_) => Ok(()),
+            None => {
+                self.states.remove(pod);
+                Ok(())
+            }
         };
         self.unlock(pod, enrolled);
         outcome
@@ -306,28 +385,26 @@ impl Enroller {
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
         let Some(now) = enrolled.as_ref() else { return Ok(()) };
-        let (node, released) = (Arc::clone(&self.node), Arc::clone(&now.attachment));
+        let started = Instant::now();
+        let (node, released) = (Arc::clone(&self.node), Arc::clone(&now.guard));
         // First the marking, then the listeners: the other way round, what was just marked would find nobody.
         blocking(move || released.release(&node)).await??;
-        let Some(Enrolled { attachment, record, uid, serving, .. }) = enrolled.take() else { return Ok(()) };
+        let Some(Enrolled { guard, record, uid, serving, .. }) = enrolled.take() else { return Ok(()) };
         drop(serving);
         self.metrics.active.dec();
         self.metrics.stopped.inc();
+        self.states.remove(pod);
         self.records.remove(pod)?;
-        tracing::info!(%pod, "pod released");
-        tokio::spawn(Arc::clone(self).put_back_at_end(pod.clone(), uid, attachment, record));
+        let took = started.elapsed();
+        self.metrics.release_time.observe(took.as_secs_f64());
+        tracing::info!(%pod, ?took, "pod released");
+        tokio::spawn(Arc::clone(self).put_back_at_end(pod.clone(), uid, guard, record));
         Ok(())
     }
 
     /// Captured connections go on after a release, and need the route by which their packets come back to the agent; so
     /// that goes only when the last of them has ended, and not at all if the pod was enrolled again meanwhile.
-    async fn put_back_at_end(
-        self: Arc<Self>,
-        pod: PodKey,
-        uid: Arc<str>,
-        attachment: Arc<Attachment>,
-        record: Record,
-    ) {
+    async fn put_back_at_end(self: Arc<Self>, pod: PodKey, uid: Arc<str>, guard: Arc<Guard>, record: Record) {
         const PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
         while self.tunnel.connections().iter().any(|connection| connection.workload == uid) {
             if self.node.is_enrolled(record.cookie) {
@@ -338,23 +415,13 @@ impl Enroller {
         // With the pod's place held nobody enrols it between the question and the answer.
         let place = self.lock(&pod).await;
         if !self.node.is_enrolled(record.cookie) {
-            match blocking(move || attachment.put_back(&record.sysctls)).await {
+            match blocking(move || guard.attachment().put_back(&record.sysctls)).await {
                 Ok(Ok(())) => tracing::debug!(%pod, "routes removed"),
                 Ok(Err(error)) => tracing::warn!(%pod, %error, "routes not removed"),
                 Err(error) => tracing::warn!(%pod, %error, "routes not removed"),
             }
         }
         self.unlock(&pod, place);
-    }
-
-    /// Whether the capture of an enrolled pod is whole; `None` where the pod is not enrolled.
-    pub(crate) async fn inspect(&self, pod: &PodKey) -> Option<Result<(), EnrollError>> {
-        let enrolled = self.lock(pod).await;
-        let attachment = enrolled.as_ref().map(|enrolled| Arc::clone(&enrolled.attachment));
-        self.unlock(pod, enrolled);
-        let (attachment, node) = (attachment?, Arc::clone(&self.node));
-        let outcome = blocking(move || attachment.inspect(&node).map_err(EnrollError::from)).await;
-        Some(outcome.unwrap_or_else(Err))
     }
 
     /// Waits for a pod's place, which is made if it is not there.
@@ -373,6 +440,21 @@ impl Enroller {
         if enrolled.is_none() {
             self.lock_pods().remove(pod);
         }
+    }
+
+    /// Takes a pod's place if nobody is at work on it.
+    fn try_lock(&self, pod: &PodKey) -> Option<OwnedMutexGuard<Option<Enrolled>>> {
+        let slot = self.lock_pods().get(pod).map(Arc::clone)?;
+        slot.try_lock_owned().ok().filter(|enrolled| enrolled.is_some())
+    }
+
+    fn enrolled_pods(&self) -> Vec<PodKey> {
+        self.lock_pods().keys().cloned().collect()
+    }
+
+    /// What agents of other versions have captured.
+    fn others(&self) -> OtherLayouts {
+        OtherLayouts::of(self.node.pins())
     }
 
     fn lock_pods(&self) -> std::sync::MutexGuard<'_, HashMap<PodKey, Slot>> {

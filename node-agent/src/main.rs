@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod admin_socket;
 mod certificates;
 mod cli;
 mod cni_server;
@@ -18,6 +19,8 @@ mod metrics;
 mod pod_sockets;
 mod readiness;
 mod run;
+mod unix_server;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -26,12 +29,15 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match Cli::parse().command {
-        Command::Run(args) => run::run(&args),
-        Command::Detach(args) => detach::detach(&args),
+        Command::Run(args) => done(run::run(&args)),
+        Command::Detach(args) => done(detach::detach(&args)),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Status(args) => verify::status(&args),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE

@@ -13,7 +13,7 @@ use control::ca::LocalCa;
 use control::file::{self, FileSource};
 use mesh::Store;
 use prometheus_client::registry::Registry;
-use redirect::NodeCapture;
+use redirect::{NodeCapture, NodeGuard};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +24,7 @@ use crate::cli::RunArgs;
 use crate::enrollment::{self, Enroller, EnrollmentMetrics, Parts, Records};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
-use crate::{admin, cni_server, kubelet, logging, metrics};
+use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -71,7 +71,9 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     tokio::spawn(kubelet::follow(Arc::clone(&node), kubelet_search(args)));
     let tunnel = Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, &mut registry)?;
     let enroller = Arc::new(Enroller::new(Parts {
+        node_guard: NodeGuard::new(&node)?,
         node,
+        bpffs: args.place.bpffs.clone(),
         tunnel: Arc::new(tunnel),
         store,
         records: Records::open(&args.place.run_dir)?,
@@ -81,7 +83,10 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     }));
     tokio::spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
     tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));
-    cni_server::start(&args.place.run_dir, enroller, tokio::runtime::Handle::current())?;
+    tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
+    let runtime = tokio::runtime::Handle::current();
+    admin_socket::start(&args.place.run_dir, Arc::clone(&enroller), runtime.clone())?;
+    cni_server::start(&args.place.run_dir, enroller, runtime)?;
     tracing::info!(node = args.node, version = env!("CARGO_PKG_VERSION"), "agent started");
 
     until_told().await?;

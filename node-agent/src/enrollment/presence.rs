@@ -10,8 +10,10 @@ use linux::netns::{Netns, NetnsError};
 pub(super) enum Presence {
     /// It is there.
     There(Netns),
-    /// It is proven gone: nothing is at its path, or something else.
+    /// It is proven gone: nothing is at its path, or nothing that is a network namespace.
     Gone,
+    /// It is proven gone from its path, where another one is now.
+    Another(Netns),
     /// It could not be found out; an agent out of descriptors, for one, may conclude nothing.
     Unknown(NetnsError),
 }
@@ -25,7 +27,7 @@ pub(super) fn look(path: &Path, cookie: u64) -> Presence {
     match Netns::open(path) {
         Ok(netns) => match netns.cookie() {
             Ok(now) if now == cookie => Presence::There(netns),
-            Ok(_) => Presence::Gone,
+            Ok(_) => Presence::Another(netns),
             Err(error) => Presence::Unknown(error),
         },
         // The file that a namespace was mounted on stays a plain file.
@@ -44,7 +46,7 @@ mod tests {
         let own = Path::new("/proc/self/ns/net");
         let cookie = Netns::open(own).unwrap().cookie().unwrap();
         assert!(matches!(look(own, cookie), Presence::There(_)));
-        assert!(matches!(look(own, cookie + 1), Presence::Gone));
+        assert!(matches!(look(own, cookie + 1), Presence::Another(_)));
         assert!(matches!(look(Path::new("/run/netns/no-such"), cookie), Presence::Gone));
         assert!(matches!(look(Path::new("/etc/hostname"), cookie), Presence::Gone));
         // A path that leads through a file says nothing of the namespace.

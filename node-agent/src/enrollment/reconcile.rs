@@ -38,10 +38,7 @@ pub(crate) async fn run(
                 }
                 enroller.set_wanted(wanted.borrow_and_update().clone());
             }
-            _ = tick.tick() => {
-                enroller.release_vanished().await;
-                enroller.take_over().await;
-            }
+            _ = tick.tick() => enroller.take_over().await,
         }
         enroller.reconcile().await;
     }
@@ -50,6 +47,8 @@ pub(crate) async fn run(
 impl Enroller {
     fn set_wanted(&self, wanted: Vec<Enrollment>) {
         self.retries.reset();
+        let keep = |pod: &PodKey| wanted.iter().any(|e| e.namespace == pod.namespace && e.name == pod.name);
+        self.states.retain_pending(keep);
         *self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(wanted);
     }
 
@@ -68,14 +67,32 @@ impl Enroller {
             self.lock_lost().insert(record.pod.clone(), record);
         }
         self.take_over().await;
-        for cookie in self.node.pins().cookies().unwrap_or_default() {
-            if !known.contains(&cookie) {
-                tracing::warn!(
-                    cookie,
-                    "captured by an agent before this one, but nobody knows whose it is; it is refused until it is enrolled \
-                     again, or `culvert detach` is run without an agent"
-                );
+        self.sweep(known).await;
+    }
+
+    /// Removes what is left of pods whose namespaces are gone, `known` being those of which there are records.
+    async fn sweep(&self, known: HashSet<u64>) {
+        let node = Arc::clone(&self.node);
+        let swept = match blocking(move || redirect::leftovers::sweep(&node, &known)).await {
+            Ok(Ok(swept)) => swept,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "leftovers of an agent before this one are not removed");
+                return;
             }
+            Err(error) => {
+                tracing::warn!(%error, "leftovers of an agent before this one are not removed");
+                return;
+            }
+        };
+        if !swept.removed.is_empty() {
+            tracing::info!(cookies = ?swept.removed, "left by an earlier agent of pods that are gone, removed");
+        }
+        for cookie in swept.unknown {
+            tracing::warn!(
+                cookie,
+                "captured by an agent before this one, but nobody knows whose it is; it is refused until it is enrolled \
+                 again, or `culvert detach` is run without an agent"
+            );
         }
     }
 
@@ -98,7 +115,10 @@ impl Enroller {
         let (path, cookie) = (record.netns.clone(), record.cookie);
         let netns = match blocking(move || presence::look(&path, cookie)).await? {
             Presence::There(netns) => Some(netns),
-            Presence::Gone => None,
+            Presence::Another(netns) if !self.is_process(&record.netns) => {
+                return self.take_over_replaced(record, netns).await;
+            }
+            Presence::Gone | Presence::Another(_) => None,
             Presence::Unknown(error) => return Err(error.into()),
         };
         match (netns, self.wants(&record.pod)) {
@@ -109,6 +129,20 @@ impl Enroller {
             }
             (netns, _) => self.forget(&record, netns).await,
         }
+    }
+
+    /// Captures a pod whose namespace has been replaced while nobody looked.
+    async fn take_over_replaced(self: &Arc<Self>, record: Record, netns: Netns) -> Result<(), EnrollError> {
+        self.forget(&record, None).await?;
+        let Some(entry) = self.wants(&record.pod) else { return Ok(()) };
+        tracing::warn!(pod = %record.pod, "the pod has another network namespace now, in which it is captured again");
+        let Record { pod, netns: path, container_id, .. } = record;
+        self.enrol(&pod, &entry, Location { netns, path, container_id, ips: Vec::new() }).await
+    }
+
+    /// Whether a path leads through the number of a process, which may be another process's by now.
+    pub(super) fn is_process(&self, path: &Path) -> bool {
+        path.starts_with(&self.proc) || path.starts_with("/proc")
     }
 
     /// Removes what an earlier agent left of a pod that is gone or no longer wanted.
@@ -181,42 +215,6 @@ impl Enroller {
         let (proc, wanted) = (self.proc.clone(), entry.clone());
         let (path, netns) = blocking(move || find(&proc, &wanted)).await??;
         self.enrol(pod, entry, Location { netns, path, container_id: None, ips: Vec::new() }).await
-    }
-
-    /// Releases pods whose namespace file is gone or is another one.
-    async fn release_vanished(self: &Arc<Self>) {
-        for pod in self.enrolled_pods() {
-            let enrolled = self.lock(&pod).await;
-            let record = enrolled.as_ref().map(|enrolled| enrolled.record.clone());
-            self.unlock(&pod, enrolled);
-            let Some(Record { netns, cookie, .. }) = record else { continue };
-            if netns.as_os_str().is_empty() {
-                // The agent never saw it: the plugin will say when it goes.
-                continue;
-            }
-            let vanished = match blocking(move || presence::look(&netns, cookie)).await {
-                Ok(Presence::There(_)) => false,
-                Ok(Presence::Gone) => true,
-                Ok(Presence::Unknown(error)) => {
-                    tracing::warn!(%pod, %error, "the pod stays captured");
-                    false
-                }
-                Err(error) => {
-                    tracing::warn!(%pod, %error, "the pod stays captured");
-                    false
-                }
-            };
-            if vanished {
-                tracing::info!(%pod, "the pod's network namespace is gone");
-                if let Err(error) = self.release(&pod).await {
-                    tracing::error!(%pod, %error, "not released");
-                }
-            }
-        }
-    }
-
-    fn enrolled_pods(&self) -> Vec<PodKey> {
-        self.lock_pods().keys().cloned().collect()
     }
 }
 

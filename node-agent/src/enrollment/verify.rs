@@ -14,13 +14,33 @@ use tunnel::probe;
 use super::error::EnrollError;
 
 /// How long the agent may take to answer itself; generous, for a node may be starting hundreds of pods.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const AT_ENROLMENT: Duration = Duration::from_secs(5);
+/// The same for a pod that runs.
+pub(super) const IN_LIFE: Duration = Duration::from_secs(2);
 
 /// Verifies each family in which the pod has an address, and that it has those which it is said to have.
-pub(crate) fn verify(attachment: &Attachment, said: &[IpAddr]) -> Result<(), EnrollError> {
+pub(super) fn verify(attachment: &Attachment, said: &[IpAddr], timeout: Duration) -> Result<(), EnrollError> {
     if let Some(missing) = said.iter().find(|ip| !attachment.addresses().contains(ip)) {
         return Err(EnrollError::OtherAddresses { said: *missing, found: attachment.addresses().to_vec() });
     }
+    for destination in destinations(attachment) {
+        attempt(attachment, destination, timeout).map_err(CaptureError::NotCaptured)?;
+    }
+    Ok(())
+}
+
+/// One connection; the error says what became of it.
+pub(super) fn attempt(attachment: &Attachment, to: SocketAddr, timeout: Duration) -> Result<(), String> {
+    let reason = match attachment.netns().run(|| knock(to, timeout)) {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(reason)) => reason,
+        Err(error) => error.to_string(),
+    };
+    Err(format!("a connection to {to} in the pod {reason}"))
+}
+
+/// Where to knock: an address of each family in which the pod has one.
+pub(super) fn destinations(attachment: &Attachment) -> Vec<SocketAddr> {
     let has = |is: fn(&IpAddr) -> bool| attachment.addresses().iter().any(is);
     let mut probes = Vec::new();
     if has(|a| matches!(a, IpAddr::V4(v4) if !v4.is_link_local())) {
@@ -29,21 +49,16 @@ pub(crate) fn verify(attachment: &Attachment, said: &[IpAddr]) -> Result<(), Enr
     if has(|a| matches!(a, IpAddr::V6(v6) if !v6.is_unicast_link_local())) {
         probes.push(probe::V6);
     }
-    for destination in probes {
-        attachment.netns().run(|| knock(destination))?.map_err(|reason| {
-            CaptureError::NotCaptured(format!("a connection to {destination} in the pod {reason}"))
-        })?;
-    }
-    Ok(())
+    probes
 }
 
-fn knock(destination: SocketAddr) -> Result<(), String> {
-    let mut stream = TcpStream::connect_timeout(&destination, TIMEOUT).map_err(|error| {
+fn knock(destination: SocketAddr, timeout: Duration) -> Result<(), String> {
+    let mut stream = TcpStream::connect_timeout(&destination, timeout).map_err(|error| {
         format!("did not reach the agent ({error}); does another program in the pod change its routes?")
     })?;
     let mut answer = [0; probe::ANSWER.len()];
     stream
-        .set_read_timeout(Some(TIMEOUT))
+        .set_read_timeout(Some(timeout))
         .and_then(|()| stream.read_exact(&mut answer))
         .map_err(|error| format!("was accepted, but the agent did not answer ({error})"))?;
     if answer == *probe::ANSWER { Ok(()) } else { Err("was answered by somebody else".to_owned()) }

@@ -17,7 +17,7 @@ use linux::bpf::{self, Target};
 use linux::netlink;
 use linux::sockopt;
 
-use crate::attachment::{self, Attachment, ROUTE};
+use crate::attachment::{Attachment, ROUTE};
 use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
 use crate::listeners::Listeners;

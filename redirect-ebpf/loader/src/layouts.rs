@@ -35,6 +35,12 @@ impl OtherLayouts {
         Ok(cookies)
     }
 
+    /// Where another version would have pinned a pod's link.
+    pub(crate) fn pods(&self, cookie: u64) -> Result<Vec<PathBuf>, CaptureError> {
+        let directories = self.directories()?;
+        Ok(directories.iter().map(|directory| directory.join("pods").join(format!("{cookie:x}"))).collect())
+    }
+
     /// Lets go of a pod that is captured here, or not to be captured any more.
     pub fn let_go(&self, cookie: u64) -> Result<(), CaptureError> {
         for directory in self.directories()? {

@@ -13,6 +13,7 @@ pub mod attachment;
 mod error;
 pub mod guard;
 pub mod layouts;
+pub mod leftovers;
 pub mod listeners;
 pub mod node;
 pub mod node_guard;

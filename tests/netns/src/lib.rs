@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod kernel;
 pub mod peer;
 
 use std::net::{IpAddr, SocketAddr};
@@ -172,4 +173,16 @@ pub fn until_answered(pod: &Pod, to: SocketAddr) -> Result<harness::Reply> {
         Ok(harness::Attempt::Answered(reply)) if reply.status == 200 => Some(reply),
         _ => None,
     })
+}
+
+/// The value of a metric of an agent, by the labels that are given; 0 if it is not there yet.
+pub fn metric(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+    let text = agent.metrics()?;
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let is_it = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label.as_str()))
+    };
+    let value = text.lines().find(is_it).and_then(|line| line.split_whitespace().last()?.parse().ok());
+    Ok(value.unwrap_or(0.0))
 }

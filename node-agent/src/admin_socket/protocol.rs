@@ -1,0 +1,236 @@
+//! What `culvert verify` and the agent say to each other: one JSON message a datagram (`SOCK_SEQPACKET`); one request, then
+//! answers up to [`Answer::End`].
+//!
+//! Both sides state a version and refuse another one; unknown fields are ignored so that fields can be added. One answer is
+//! one pod, so that no node is too large for a message.
+
+use std::io;
+
+use redirect::Report;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::enrollment::PodSight;
+
+/// Version of the messages in this module.
+pub(crate) const VERSION: u32 = 1;
+/// Longest message in bytes, in both directions.
+pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
+
+/// A message that cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum ProtocolError {
+    /// No message of ours.
+    #[error("not a message of the admin protocol: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The other side is of another release.
+    #[error(
+        "the other side speaks version {0} of the admin protocol, this one {VERSION}: agent and command are of different \
+         releases"
+    )]
+    Version(u32),
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// [`VERSION`] of the sender.
+    pub(crate) version: u32,
+    /// For what.
+    pub(crate) command: Command,
+    /// Only of this pod, `namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
+}
+
+/// The commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Command {
+    /// Inspect node and pods.
+    Verify,
+    /// Count pods by state.
+    Status,
+}
+
+/// One part of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Answer {
+    /// The node's half of capture.
+    Node {
+        /// Line by line.
+        lines: Vec<LineView>,
+    },
+    /// One pod.
+    Pod(PodView),
+    /// Counts.
+    Status(StatusView),
+    /// There is no more.
+    End,
+    /// The request was not understood.
+    Failed {
+        /// Why.
+        message: String,
+    },
+}
+
+/// A pod as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodView {
+    /// `namespace/name`.
+    pub(crate) pod: String,
+    /// `enrolled`, `degraded`, `pending`.
+    pub(crate) state: String,
+    /// What is the matter with the pod, if something is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+    /// Every part of its capture.
+    pub(crate) lines: Vec<LineView>,
+}
+
+/// A part of capture as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LineView {
+    /// Kind of part, as in the metrics.
+    pub(crate) part: String,
+    /// Which one.
+    pub(crate) name: String,
+    /// Is it as it should be?
+    pub(crate) ok: bool,
+    /// What is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) problem: Option<String>,
+    /// How to mend it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) remedy: Option<String>,
+}
+
+/// An agent in figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StatusView {
+    /// Of the agent.
+    pub(crate) version: String,
+    /// Its process.
+    pub(crate) process: u32,
+    /// Pods whose capture is whole.
+    pub(crate) enrolled: u32,
+    /// Pods of whose capture something is lost.
+    pub(crate) degraded: u32,
+    /// Pods that are to be captured and are not yet.
+    pub(crate) pending: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    version: u32,
+    #[serde(flatten)]
+    message: T,
+}
+
+#[derive(Deserialize)]
+struct Stated {
+    version: u32,
+}
+
+/// The version first: a message of another release may differ in anything else.
+fn check_version(bytes: &[u8]) -> Result<(), ProtocolError> {
+    match serde_json::from_slice::<Stated>(bytes)?.version {
+        VERSION => Ok(()),
+        other => Err(ProtocolError::Version(other)),
+    }
+}
+
+impl Request {
+    /// Of this release.
+    pub(crate) fn new(command: Command, pod: Option<String>) -> Self {
+        Self { version: VERSION, command, pod }
+    }
+
+    /// The bytes to send.
+    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// Reads a request.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        check_version(bytes)?;
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+impl Answer {
+    /// The bytes to send.
+    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
+        Ok(serde_json::to_vec(&Envelope { version: VERSION, message: self })?)
+    }
+
+    /// Reads an answer.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
+        check_version(bytes)?;
+        Ok(serde_json::from_slice::<Envelope<Self>>(bytes)?.message)
+    }
+}
+
+impl LineView {
+    /// Of each line of an inspection.
+    pub(crate) fn of(report: &Report) -> Vec<Self> {
+        let view = |line: &redirect::Line| Self {
+            part: line.part.as_str().to_owned(),
+            name: line.name.clone(),
+            ok: line.problem.is_none(),
+            problem: line.problem.as_ref().map(|problem| problem.what.clone()),
+            remedy: line.problem.as_ref().map(|problem| problem.remedy.clone()),
+        };
+        report.lines.iter().map(view).collect()
+    }
+}
+
+impl PodView {
+    /// Of a pod that was looked at.
+    pub(crate) fn of(sight: &PodSight) -> Self {
+        Self {
+            pod: sight.pod.to_string(),
+            state: sight.state.as_str().to_owned(),
+            why: sight.state.why().map(str::to_owned),
+            lines: LineView::of(&sight.report),
+        }
+    }
+
+    /// Is nothing the matter with it?
+    pub(crate) fn is_whole(&self) -> bool {
+        self.state == "enrolled" && self.lines.iter().all(|line| line.ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_as_they_were_sent_and_other_versions_are_refused() {
+        let request = Request::new(Command::Verify, Some("a/b".into()));
+        assert_eq!(Request::decode(&request.encode().unwrap()).unwrap(), request);
+        let line = LineView {
+            part: "rule".into(),
+            name: "ip rule, IPv4".into(),
+            ok: false,
+            problem: Some("it is gone".into()),
+            remedy: Some("add it".into()),
+        };
+        let pod =
+            PodView { pod: "a/b".into(), state: "degraded".into(), why: None, lines: vec![line.clone()] };
+        assert!(!pod.is_whole());
+        for answer in [
+            Answer::Node { lines: vec![line] },
+            Answer::Pod(pod),
+            Answer::Status(StatusView::default()),
+            Answer::End,
+            Answer::Failed { message: "why".into() },
+        ] {
+            assert_eq!(Answer::decode(&answer.encode().unwrap()).unwrap(), answer);
+        }
+        assert!(matches!(Request::decode(b"{\"version\":2}"), Err(ProtocolError::Version(2))));
+        assert!(matches!(Answer::decode(b"garbage"), Err(ProtocolError::Malformed(_))));
+    }
+}

@@ -1,4 +1,4 @@
-//! `cargo xtask`: builds what plain cargo cannot, demonstrates the product, runs the tests.
+//! `cargo xtask`: builds what plain cargo cannot, demonstrates the product, runs the tests and benchmarks.
 //!
 //! One file a subcommand. Whatever is missing on the machine is named with the command that brings it; the demo and the
 //! tests bring it themselves, and say so before they do.
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to people")]
 
+mod bench;
 mod binaries;
 mod build_ebpf;
 mod demo;
@@ -20,6 +21,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, demonstrates and tests Culvert")]
 enum Task {
+    /// Measure what the product costs.
+    Bench(bench::Args),
     /// Build the eBPF programs into target/bpf.
     BuildEbpf(build_ebpf::Args),
     /// Show the product on two nodes made of network namespaces.
@@ -30,6 +33,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Task::parse() {
+        Task::Bench(args) => bench::run(&args),
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),

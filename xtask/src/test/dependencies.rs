@@ -25,7 +25,7 @@ const WALLS: [Wall; 6] = [
     Wall { libraries: &["kube", "k8s-openapi"], allowed: &["culvert-node-agent"] },
     Wall {
         libraries: &["culvert-tunnel", "culvert-redirect-loader"],
-        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-kernel-tests"],
+        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-kernel-tests", "culvert-bench"],
     },
     Wall { libraries: &["culvert-control"], allowed: &["culvert-node-agent", "culvert-netns-tests"] },
 ];

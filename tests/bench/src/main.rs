@@ -1,0 +1,36 @@
+//! `culvert-bench`: measures what the product costs against the same thing without it, in one run on one CPU.
+//!
+//! Figures that are judged are ratios of neighbouring slices of time, so that they mean the same on another machine and
+//! what else the machine does cancels out. Nothing here is a test of behaviour: a path that does not work ends the run.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to people")]
+
+mod capture;
+mod cpu;
+mod load;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "culvert-bench", about = "Benchmarks of Culvert; as root, from a release build")]
+enum Bench {
+    /// What capture costs a connection, a pod and a node.
+    Capture(capture::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Bench::parse() {
+        Bench::Capture(args) => capture::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! `bench WHAT`: builds the benchmark program for release and runs it; see docs/performance.md.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use harness::run::find_tool;
+
+use crate::setup::Need;
+use crate::{binaries, build_ebpf, setup, shell};
+
+/// Beside what every namespace needs: what capture is compared with, and the tool that gives the run its priority.
+const NEEDS: [Need; 4] = [
+    Need { package: "iproute2", present: || find_tool("ip").is_some() },
+    Need { package: "util-linux", present: || find_tool("nsenter").is_some() },
+    Need { package: "bsdutils", present: || Path::new("/usr/bin/renice").exists() },
+    Need { package: "iptables", present: || find_tool("iptables-restore").is_some() },
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What is measured.
+    what: What,
+    /// Fail if a ratio is below the committed floor.
+    #[arg(long)]
+    check: bool,
+    /// Fewer rounds: less than a minute.
+    #[arg(long)]
+    short: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum What {
+    /// What capture costs a connection, a pod and a node; as root.
+    Capture,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::require_root()?;
+    setup::ensure(&NEEDS)?;
+    build_ebpf::ensure()?;
+    shell::run(shell::cargo().args(["build", "--release", "-p", "culvert-bench"]))?;
+    let mut bench = Command::new(binaries::target_dir()?.join("release/culvert-bench"));
+    bench.arg(match args.what {
+        What::Capture => "capture",
+    });
+    for (flag, set) in [("--check", args.check), ("--short", args.short)] {
+        if set {
+            bench.arg(flag);
+        }
+    }
+    shell::run(&mut bench)
+}

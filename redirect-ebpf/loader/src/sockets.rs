@@ -63,6 +63,10 @@ impl PodSockets {
             return Ok(socket);
         }
         let socket = self.tcp(destination)?;
+        if !self.addresses.contains(&destination.ip()) {
+            // An address that the pod got just now, which capture will know in a moment.
+            self.exempt(&socket)?;
+        }
         match client {
             IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
             IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,

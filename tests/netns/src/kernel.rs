@@ -62,7 +62,10 @@ impl Held {
 pub fn descriptors(agent: &Agent) -> Result<Vec<String>> {
     let pid = agent.pid().context("the agent is not running")?;
     let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
-    Ok(open.flatten().filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.display().to_string())).collect())
+    Ok(open
+        .flatten()
+        .filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.display().to_string()))
+        .collect())
 }
 
 /// Every pin of a node.

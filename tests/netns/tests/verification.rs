@@ -63,7 +63,8 @@ fn each_kind_of_lost_capture_is_found_mended_and_told() -> Result<()> {
         let name = format!("demo/{}", pod.name());
         let lost = || metric(&world.agent1, "culvert_capture_lost_total", &[("reason", reason)]);
         let mended = || -> Result<f64> {
-            let of = |outcome| metric(&world.agent1, "culvert_capture_repairs_total", &[("outcome", outcome)]);
+            let of =
+                |outcome| metric(&world.agent1, "culvert_capture_repairs_total", &[("outcome", outcome)]);
             Ok(of("mended")? + of("anew")?)
         };
         let before = (lost()?, mended()?);
@@ -158,16 +159,23 @@ fn what_cannot_be_mended_is_shown_and_told_how_to_mend() -> Result<()> {
     ip_in(&world.client, "rule add pref 31 lookup main")?;
     let degraded = || metric(&world.agent1, "culvert_pods", &[("state", "degraded")]).ok();
     eventually("the pod to be degraded", FOUND, || (degraded()? == 1.0).then_some(()))?;
-    ensure!(world.agent1.get(15021, "/healthz/ready")?.status == 200, "one pod must not make the node unready");
+    ensure!(
+        world.agent1.get(15021, "/healthz/ready")?.status == 200,
+        "one pod must not make the node unready"
+    );
     let (code, text) = verify(&world, &[])?;
     ensure!(code == Some(1) && text.contains("1 of 2 pods are whole"), "{text}");
-    ensure!(text.contains("WRONG ip rule, IPv4: rules of somebody else are asked first (preference [31])"), "{text}");
+    ensure!(
+        text.contains("WRONG ip rule, IPv4: rules of somebody else are asked first (preference [31])"),
+        "{text}"
+    );
     ensure!(text.contains("give them a preference above 32"), "{text}");
     ensure!(verify(&world, &["demo/neighbour"])?.0 == Some(0));
     let (code, text) = verify(&world, &["demo/client", "--output", "json"])?;
     let found: serde_json::Value = serde_json::from_str(&text).with_context(|| text.clone())?;
     ensure!(code == Some(1) && found["whole"] == false && found["pods"][0]["state"] == "degraded", "{text}");
-    let wrong: Vec<_> = found["pods"][0]["lines"].as_array().context("lines")?.iter().filter(|l| l["ok"] == false).collect();
+    let wrong: Vec<_> =
+        found["pods"][0]["lines"].as_array().context("lines")?.iter().filter(|l| l["ok"] == false).collect();
     ensure!(wrong.iter().any(|line| line["part"] == "rule" && line["remedy"].is_string()), "{text}");
     ensure!(status(&world)?.0 == Some(1));
 
@@ -193,7 +201,10 @@ fn a_pod_that_cannot_be_enrolled_is_shown_as_pending() -> Result<()> {
     world.write_mesh()?;
     world.agent1.wait_for_log(&["pod not enrolled", "demo/pending"], LIMIT)?;
     let (code, text) = verify(&world, &["demo/pending"])?;
-    ensure!(code == Some(1) && text.contains("pod demo/pending: pending") && text.contains("no address"), "{text}");
+    ensure!(
+        code == Some(1) && text.contains("pod demo/pending: pending") && text.contains("no address"),
+        "{text}"
+    );
     ensure!(metric(&world.agent1, "culvert_pods", &[("state", "pending")])? == 1.0);
     world.mesh.enroll.pop();
     world.write_mesh()?;
@@ -231,14 +242,21 @@ fn x5_a_namespace_replaced_under_the_same_pod_is_captured_again() -> Result<()> 
             })
             .with_context(|| world.agent1.log())?;
             for target in at(world.server.addresses(), HTTP) {
-                let source = world.agent2.log_lines(&["connection complete", "inbound", "src.identity"]).len();
-                ensure!(pod.get(target, "/")?.peer()?.ip() == other.addresses()[usize::from(target.is_ipv6())]);
+                let source =
+                    world.agent2.log_lines(&["connection complete", "inbound", "src.identity"]).len();
+                ensure!(
+                    pod.get(target, "/")?.peer()?.ip() == other.addresses()[usize::from(target.is_ipv6())]
+                );
                 eventually("the tunnel's record", LIMIT, || {
-                    let now = world.agent2.log_lines(&["connection complete", "inbound", "src.identity"]).len();
+                    let now =
+                        world.agent2.log_lines(&["connection complete", "inbound", "src.identity"]).len();
                     (now > source).then_some(())
                 })?;
             }
-            ensure!(!pins_of(&n1).join(format!("pods/{old:x}")).exists(), "the old namespace's pins are left");
+            ensure!(
+                !pins_of(&n1).join(format!("pods/{old:x}")).exists(),
+                "the old namespace's pins are left"
+            );
             Ok(())
         })();
         command::run(std::process::Command::new("umount").arg("-l").arg(pod.netns()))?;

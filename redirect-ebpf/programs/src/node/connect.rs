@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use abi::{AddressKey, CAPTURE_MARK, Decision, LOOPBACK_IFINDEX, MARK_MASK};
+use abi::{AddressKey, CAPTURE_MARK, Decision, MARK_MASK};
 use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_set_retval, bpf_sk_release};
 use aya_ebpf::programs::SockAddrContext;
 
@@ -58,11 +58,6 @@ fn judge(ctx: &SockAddrContext, cookie: u64, destination: Address) -> Decision {
         return Decision::RefusedLinkLocal;
     }
     let (mark, device) = socket::mark_and_device(ctx);
-    // The agent's sockets towards the application are bound to lo and marked already. Whoever else makes such a socket
-    // gets no further than `steer`, which hands it to the agent unless it goes to the pod itself.
-    if mark & MARK_MASK == CAPTURE_MARK && device == LOOPBACK_IFINDEX {
-        return Decision::Agent;
-    }
     // Without an agent the connection could only run into a slot without a listener. In IPv4 the kernel cannot answer that
     // with a reset, whose source would be an address that is not its own, and the application would wait for its time-out.
     if !has_agent(cookie) {

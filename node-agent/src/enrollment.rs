@@ -10,6 +10,7 @@
 //! a pod that was not captured before is put back as it was. An enrolled pod's capture is watched ([`watch`]) and mended
 //! ([`mend`]) for as long as it lives.
 
+mod decisions;
 mod error;
 mod mend;
 mod metrics;
@@ -37,6 +38,7 @@ use mesh::Store;
 use redirect::{Attachment, Guard, Listeners, NodeCapture, NodeGuard, OtherLayouts, Part};
 use tunnel::{Pod, PodHandle, Tunnel};
 
+pub(crate) use decisions::Decisions;
 pub(crate) use error::EnrollError;
 pub(crate) use metrics::EnrollmentMetrics;
 pub(crate) use reconcile::run;

@@ -21,7 +21,7 @@ use tunnel::Tunnel;
 
 use crate::certificates::Certificates;
 use crate::cli::RunArgs;
-use crate::enrollment::{self, Enroller, EnrollmentMetrics, Parts, Records};
+use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, Records};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
 use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics};
@@ -81,6 +81,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
         metrics: EnrollmentMetrics::register(&mut registry),
         dns: args.dns_capture,
     }));
+    registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     tokio::spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
     tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));

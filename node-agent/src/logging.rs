@@ -6,9 +6,11 @@
 
 mod json;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 use clap::ValueEnum;
-use tracing::Level;
+use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -45,6 +47,19 @@ pub(crate) fn start(format: LogFormat, filter: EnvFilter) -> Result<Logging, Try
         LogFormat::Json => registry.with(layer.event_format(json::Json)).try_init()?,
     }
     Ok(Logging { dropped, _writer: guard })
+}
+
+/// What every line begins with, in whichever form.
+struct Head {
+    time: String,
+    level: &'static str,
+    scope: String,
+}
+
+impl Head {
+    fn now(metadata: &Metadata<'_>) -> Self {
+        Self { time: timestamp(), level: level_name(*metadata.level()), scope: scope(metadata.target()) }
+    }
 }
 
 /// Level names are lower case here.

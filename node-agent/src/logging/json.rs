@@ -1,15 +1,16 @@
-//! The line as a JSON object: level, time, scope, message, then the event's fields.
+//! The line as a JSON object: level, time, scope, message, then the event's fields, in that order.
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde::Serializer as _;
+use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{level_name, scope, timestamp};
+use super::Head;
 
 /// Formats an event as one JSON object.
 pub(super) struct Json;
@@ -25,43 +26,53 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let metadata = event.metadata();
-        let mut object = Object::default();
-        object.insert("level", level_name(*metadata.level()));
-        object.insert("time", timestamp());
-        object.insert("scope", scope(metadata.target()));
-        event.record(&mut object);
-        writeln!(writer, "{}", Value::Object(object.0))
+        let mut line = Line::default();
+        event.record(&mut line);
+        let Head { time, level, scope } = Head::now(event.metadata());
+        let head = [("level", level.into()), ("time", time.into()), ("scope", scope.into())];
+        let message = line.message.map(|message| ("message", message));
+        let mut object = Vec::new();
+        serde_json::Serializer::new(&mut object)
+            .collect_map(head.into_iter().chain(message).chain(line.fields))
+            .map_err(|_| fmt::Error)?;
+        writeln!(writer, "{}", std::str::from_utf8(&object).map_err(|_| fmt::Error)?)
     }
 }
 
 #[derive(Default)]
-struct Object(Map<String, Value>);
+struct Line {
+    message: Option<Value>,
+    /// In the order they were given.
+    fields: Vec<(&'static str, Value)>,
+}
 
-impl Object {
-    fn insert(&mut self, key: &str, value: impl Into<Value>) {
-        self.0.insert(key.to_owned(), value.into());
+impl Line {
+    fn insert(&mut self, field: &Field, value: impl Into<Value>) {
+        match field.name() {
+            "message" => self.message = Some(value.into()),
+            name => self.fields.push((name, value.into())),
+        }
     }
 }
 
-impl Visit for Object {
+impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.insert(field.name(), format!("{value:?}"));
+        self.insert(field, format!("{value:?}"));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.insert(field.name(), value);
+        self.insert(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.insert(field.name(), value);
+        self.insert(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.insert(field.name(), value);
+        self.insert(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.insert(field.name(), value);
+        self.insert(field, value);
     }
 }

@@ -8,7 +8,7 @@ use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::{level_name, scope, timestamp};
+use super::Head;
 
 /// Formats an event as one line.
 pub(super) struct Plain;
@@ -24,11 +24,10 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let metadata = event.metadata();
         let mut line = Line::default();
         event.record(&mut line);
-        let (time, level) = (timestamp(), level_name(*metadata.level()));
-        write!(writer, "{time}\t{level}\t{}\t{}", scope(metadata.target()), line.message)?;
+        let Head { time, level, scope } = Head::now(event.metadata());
+        write!(writer, "{time}\t{level}\t{scope}\t{}", line.message)?;
         if !line.fields.is_empty() {
             write!(writer, "\t{}", line.fields)?;
         }

@@ -7,7 +7,7 @@
 //! Invariant: nothing that is unknown or malformed ever widens access. A listed name that no policy answers to
 //! refuses the connection. A control plane may name a policy a moment before it sends it: a caller that wants
 //! to bridge that judges by the list the workload had before, with [`authorize_listed`], and learns from
-//! [`unknown_policies`] when it has to.
+//! [`unknown_policies`] when it has to. One that judges what is there already goes by [`Judgement::known`].
 
 mod evaluate;
 
@@ -39,6 +39,8 @@ pub struct Connection<'a> {
 pub struct Judgement {
     /// Whether it may go on.
     pub verdict: Verdict,
+    /// What the policies that are known have against it, whether or not another one is unknown.
+    pub known: Option<DenyReason>,
     /// The dry-run policies that matched it.
     pub dry_run: Vec<DryRunMatch>,
 }
@@ -115,13 +117,19 @@ pub fn authorize_listed(
             None => unknown = unknown.or(Some(name)),
         }
     }
-    let verdict = match (tally.denied_by, unknown) {
-        (Some(policy), _) => Verdict::Deny(DenyReason::Explicit { policy }),
-        (None, Some(name)) => Verdict::Deny(DenyReason::UnknownPolicy { name: Arc::clone(name) }),
-        (None, None) if tally.allow_exists && !tally.allowed => Verdict::Deny(DenyReason::NotAllowed),
+    let known = match tally.denied_by {
+        Some(policy) => Some(DenyReason::Explicit { policy }),
+        None => (tally.allow_exists && !tally.allowed).then_some(DenyReason::NotAllowed),
+    };
+    let verdict = match (&known, unknown) {
+        // The unknown one may be what allows it.
+        (None | Some(DenyReason::NotAllowed), Some(name)) => {
+            Verdict::Deny(DenyReason::UnknownPolicy { name: Arc::clone(name) })
+        }
+        (Some(reason), _) => Verdict::Deny(reason.clone()),
         (None, None) => Verdict::Allow,
     };
-    Judgement { verdict, dry_run: tally.dry_run }
+    Judgement { verdict, known, dry_run: tally.dry_run }
 }
 
 /// The names of policies that a workload lists and that are not known.

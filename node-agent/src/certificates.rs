@@ -1,7 +1,7 @@
 //! Hands the control room's certificates to the tunnel, which knows nothing of where they come from.
 //!
 //! The tunnel builds a TLS configuration once for each certificate it is handed, so the same certificate must come as the
-//! same object until it is renewed.
+//! same object until it is renewed. When the tunnel releases an identity, its key goes from here and from the control room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,5 +61,31 @@ impl CertificateProvider for Certificates {
                 }
             }
         })
+    }
+
+    fn release(&self, identity: &Identity) {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
+        self.manager.forget(identity);
+        tracing::debug!(%identity, "certificate forgotten, no pod uses it any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_released_identity_is_forgotten_and_may_come_again() {
+        let dir = std::env::temp_dir().join(format!("culvert-certificates-{}", std::process::id()));
+        let authority = LocalCa::open_or_create(&dir, "cluster.local").unwrap();
+        let certificates = Certificates::new(authority, Duration::from_secs(3600));
+        let identity = Identity::new("cluster.local", "default", "a");
+        let first = certificates.certificate(&identity).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &certificates.certificate(&identity).await.unwrap()));
+        certificates.release(&identity);
+        assert!(certificates.manager.states().is_empty() && certificates.handed.lock().unwrap().is_empty());
+        assert_eq!(Arc::strong_count(&first), 1, "nobody but the test holds the key");
+        assert!(!Arc::ptr_eq(&first, &certificates.certificate(&identity).await.unwrap()));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

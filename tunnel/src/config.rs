@@ -21,8 +21,16 @@ pub struct Config {
     pub pool: PoolConfig,
     /// TCP keepalive of every socket.
     pub keepalive: Keepalive,
-    /// TLS handshakes of clients under way at once, on all workers together. Default 1024.
+    /// TLS handshakes of clients under way at once, on all workers together; a pod gets a quarter of them at most.
+    /// Default 1024.
     pub max_handshakes: usize,
+    /// Connections and tunnelled streams that one pod may have at once. Default 20,000, which is most of what one
+    /// client's ports (28,232 by default) allow towards one destination; never more than a quarter of the limit of
+    /// open files, since each takes up to two.
+    pub max_connections_per_pod: usize,
+    /// Label sets of the traffic metrics; connections beyond are counted under labels that say `unknown`. Default
+    /// 10,000, some 40 MB of text a scrape at most.
+    pub max_label_sets: usize,
 }
 
 /// How long each step of a connection may take.
@@ -32,6 +40,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// A certificate being issued while a connection waits for it. Default 10 s.
     pub certificate: Duration,
+    /// A client of a tunnel beginning to speak. Default 5 s.
+    pub first_bytes: Duration,
     /// A TLS handshake. Default 10 s.
     pub tls_handshake: Duration,
     /// The HTTP/2 preface. Default 10 s.
@@ -76,6 +86,8 @@ impl Default for Config {
             pool: PoolConfig::default(),
             keepalive: Keepalive::default(),
             max_handshakes: 1024,
+            max_connections_per_pod: 20_000,
+            max_label_sets: 10_000,
         }
     }
 }
@@ -85,6 +97,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(10),
             certificate: Duration::from_secs(10),
+            first_bytes: Duration::from_secs(5),
             tls_handshake: Duration::from_secs(10),
             http2_handshake: Duration::from_secs(10),
             answer: Duration::from_secs(20),

@@ -1,18 +1,18 @@
 //! The table of live connections: what the admin interface lists, and what policy changes are applied to.
 //!
 //! Invariant: an inbound connection is in the table *before* it is judged, so that a policy published in
-//! between reaches it either way. Judging happens on a thread of its own, never on a worker.
+//! between reaches it either way.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mesh::{Connection, DenyReason, Identity, Store, Verdict};
+use mesh::{Connection, Identity};
 use tokio::sync::Notify;
 
 use crate::error::ConnectionError;
+use crate::judgement::Judged;
 
 /// Which way a connection goes, seen from the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,20 +43,20 @@ pub struct ConnectionInfo {
 }
 
 /// All live connections of the node.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Connections {
     next: AtomicU64,
     live: Mutex<HashMap<u64, Arc<Live>>>,
 }
 
-#[derive(Debug)]
 struct Live {
     info: ConnectionInfo,
+    /// Inbound connections are subject to policy.
+    judged: Option<Judged>,
     cut: Notify,
 }
 
 /// A connection's place in the table; it leaves when this is dropped.
-#[derive(Debug)]
 pub(crate) struct Entry {
     table: Arc<Connections>,
     key: u64,
@@ -65,9 +65,9 @@ pub(crate) struct Entry {
 
 impl Connections {
     /// Enters a connection.
-    pub(crate) fn enter(self: &Arc<Self>, info: ConnectionInfo) -> Entry {
+    pub(crate) fn enter(self: &Arc<Self>, info: ConnectionInfo, judged: Option<Judged>) -> Entry {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
-        let live = Arc::new(Live { info, cut: Notify::new() });
+        let live = Arc::new(Live { info, judged, cut: Notify::new() });
         self.live().insert(key, Arc::clone(&live));
         Entry { table: Arc::clone(self), key, live }
     }
@@ -77,38 +77,15 @@ impl Connections {
         self.live().values().map(|live| live.info.clone()).collect()
     }
 
-    /// Cuts what is no longer allowed. A workload that is gone, or a policy that is named but unknown, cuts
-    /// nothing: neither says that the connection is unwanted.
-    pub(crate) fn judge(&self, store: &Store) {
-        let inbound: Vec<Arc<Live>> =
-            self.live().values().filter(|live| live.info.direction == Direction::Inbound).cloned().collect();
-        let snapshot = store.load();
-        for live in inbound {
-            let Some(workload) = snapshot.workload(&live.info.workload) else { continue };
-            match mesh::authorize(&snapshot, workload, &live.info.subject()).verdict {
-                Verdict::Allow | Verdict::Deny(DenyReason::UnknownPolicy { .. }) => {}
-                Verdict::Deny(_) => live.cut.notify_one(),
+    /// Cuts those that are `forbidden` of all that policy applies to.
+    pub(crate) fn cut_if(&self, forbidden: impl Fn(&Judged, &ConnectionInfo) -> bool) {
+        let live: Vec<Arc<Live>> =
+            self.live().values().filter(|live| live.judged.is_some()).cloned().collect();
+        for live in live {
+            if live.judged.as_ref().is_some_and(|judged| forbidden(judged, &live.info)) {
+                live.cut.notify_one();
             }
         }
-    }
-
-    /// Judges after every publish, for as long as the table exists. Publishes that come while one is being
-    /// worked on are taken together.
-    pub(crate) fn judge_changes(self: &Arc<Self>, store: &Arc<Store>) -> std::io::Result<()> {
-        let (wake, changes) = sync_channel::<()>(1);
-        let table = Arc::downgrade(self);
-        let snapshots = Arc::downgrade(store);
-        std::thread::Builder::new().name("culvert-judge".into()).spawn(move || {
-            while changes.recv().is_ok() {
-                let (Some(table), Some(store)) = (table.upgrade(), snapshots.upgrade()) else { return };
-                table.judge(&store);
-            }
-        })?;
-        store.subscribe(Box::new(move || {
-            // Full means that a judging is due anyway, and it will see this change.
-            let _ = wake.try_send(());
-        }));
-        Ok(())
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<u64, Arc<Live>>> {

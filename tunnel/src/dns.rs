@@ -12,10 +12,11 @@ use std::time::Duration;
 use linux::datagram::{self, Arrived};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::pod::Pod;
+use crate::served::Served;
 
 /// The port of resolvers.
 const PORT: u16 = 53;
@@ -29,7 +30,8 @@ const LARGEST_QUERY: usize = 4096;
 const LARGEST_ANSWER: usize = 65_535;
 
 /// Serves a DNS socket until the sender of `serving` is gone.
-pub(crate) async fn serve(socket: std::net::UdpSocket, pod: Arc<Pod>, mut serving: watch::Receiver<()>) {
+pub(crate) async fn serve(socket: std::net::UdpSocket, served: Arc<Served>) {
+    let (pod, mut serving) = (&served.pod, served.serving.clone());
     let socket = match UdpSocket::from_std(socket) {
         Ok(socket) => Arc::new(socket),
         Err(error) => return tracing::error!(?pod, %error, "cannot wait for DNS queries of a pod"),
@@ -55,10 +57,11 @@ pub(crate) async fn serve(socket: std::net::UdpSocket, pod: Arc<Pod>, mut servin
             continue;
         };
         let Some(query) = buffer.get(..arrived.length).map(Vec::from) else { continue };
-        let (socket, pod) = (Arc::clone(&socket), Arc::clone(&pod));
+        let (socket, served) = (Arc::clone(&socket), Arc::clone(&served));
         tokio::spawn(async move {
             let _place = place;
-            if let Err(error) = answer(&socket, &pod, &arrived, &query).await {
+            let pod = &served.pod;
+            if let Err(error) = answer(&socket, pod, &arrived, &query).await {
                 tracing::debug!(?pod, client = %arrived.source, %error, "DNS query not answered");
             }
         });

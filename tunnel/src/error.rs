@@ -1,6 +1,7 @@
 //! How a connection can end badly, and the one place that turns that into everything it is told as:
 //! the log's words, the metric's flag and the tunnel's status code.
 
+use h2::Reason;
 use http::StatusCode;
 use mesh::DenyReason;
 
@@ -19,12 +20,18 @@ pub(crate) enum ConnectionError {
     /// Policy refuses it.
     #[error("connection closed due to policy rejection: {0}")]
     Denied(DenyReason),
+    /// The control plane took its workload away before it was decided upon.
+    #[error("the workload is not known any more")]
+    WorkloadGone,
     /// Policy has come to refuse it.
     #[error("connection closed due to policy change")]
     PolicyChange,
     /// The client that asked for it is gone, or its tunnel is.
     #[error("tunnel lost: {0}")]
     ClientGone(#[from] h2::Error),
+    /// The client reset its stream before it was answered.
+    #[error("the client gave up before it was answered: {0}")]
+    Abandoned(Reason),
 }
 
 /// The `response_flags` label.
@@ -55,18 +62,18 @@ impl ConnectionError {
     /// The flag the connection is counted under.
     pub(crate) fn flag(&self) -> Flag {
         match self {
-            Self::Denied(_) | Self::PolicyChange => Flag::Deny,
+            Self::Denied(_) | Self::WorkloadGone | Self::PolicyChange => Flag::Deny,
             Self::Connect(ConnectError::Certificate(_)) => Flag::Identity,
             Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
             Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
             Self::Connect(_) => Flag::Connect,
-            Self::Relay(_) | Self::ClientGone(_) => Flag::None,
+            Self::Relay(_) | Self::ClientGone(_) | Self::Abandoned(_) => Flag::None,
         }
     }
 
     /// Whether it never came to carry anything.
     pub(crate) fn is_failure_to_establish(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::Connect(_))
+        matches!(self, Self::Denied(_) | Self::WorkloadGone | Self::Connect(_))
     }
 
     /// Whether it is the application's or its client's own reset, faithfully passed on.
@@ -78,7 +85,11 @@ impl ConnectionError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Denied(_) | Self::PolicyChange => StatusCode::UNAUTHORIZED,
-            Self::Connect(_) | Self::Relay(_) | Self::ClientGone(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::WorkloadGone
+            | Self::Connect(_)
+            | Self::Relay(_)
+            | Self::ClientGone(_)
+            | Self::Abandoned(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

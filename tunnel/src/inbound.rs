@@ -2,26 +2,31 @@
 //!
 //! Invariant: the application is reached only after the client has proven its identity and policy has
 //! allowed it, and the client hears 200 only after the application has accepted. The address that policy
-//! and the application see is that of the tunnel itself, never one that a header claims.
+//! and the application see is that of the tunnel itself, never one that a header claims. By loopback comes only the pod
+//! itself.
 
 mod proxy_protocol;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use mesh::inbound::InboundRefusal;
 use mesh::workload::TunnelProtocol;
 use mesh::{Authority, Identity, Snapshot, Workload};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::connections::{ConnectionInfo, Direction};
 use crate::error::ConnectionError;
+use crate::gate::Place;
 use crate::hbone::server::{self, ConnectRequest, ServeError};
 use crate::hbone::{ConnectError, baggage};
-use crate::judgement::judge;
+use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
 use crate::socket;
@@ -41,7 +46,7 @@ pub(crate) struct Arrival {
 /// Serves one tunnel until its client leaves it.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let (source, connected) = (captured.source, captured.original_destination);
-    let (client, tls) = match handshake(&scope, captured).await {
+    let (client, tls, _place) = match handshake(&scope, captured).await {
         Ok(proven) => proven,
         Err(reason) => return failed(Reporter::Destination, source, connected, &reason),
     };
@@ -68,6 +73,12 @@ enum Unaccepted {
     UnknownSelf(#[from] mesh::Refusal),
     #[error("too many tls handshakes at once")]
     Busy,
+    #[error("the client sent nothing within {0:?}")]
+    Silent(Duration),
+    #[error("client has identity {0}, and loopback is for the pod itself")]
+    Loopback(Identity),
+    #[error("io error: {0}")]
+    Io(#[from] io::Error),
 }
 
 impl From<HandshakeError> for Unaccepted {
@@ -79,21 +90,21 @@ impl From<HandshakeError> for Unaccepted {
 async fn handshake(
     scope: &Scope,
     captured: Captured,
-) -> Result<(Identity, TlsStream<tokio::net::TcpStream>), Unaccepted> {
+) -> Result<(Identity, TlsStream<TcpStream>, Place), Unaccepted> {
+    let Captured { place, stream, original_destination, .. } = captured;
     let shared = &scope.shared;
     let limits = &shared.config.timeouts;
     let own = scope.own_workload().await?.identity();
-    let _place = timeout(limits.tls_handshake, shared.handshakes.acquire())
-        .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or(Unaccepted::Busy)?;
-    let certificate = timeout(limits.certificate, shared.certificates.certificate(&own))
-        .await
-        .map_err(|_| HandshakeError::Timeout(limits.certificate))?
-        .map_err(ConnectError::from)?;
-    let config = shared.tls.server(&own, &certificate)?;
-    let accepting = TlsAcceptor::from(config).accept(captured.stream).into_fallible();
+    // Who keeps silent takes nobody's turn.
+    let silent = |_| Unaccepted::Silent(limits.first_bytes);
+    timeout(limits.first_bytes, stream.readable()).await.map_err(silent)??;
+    let turn = async {
+        let of_pod = scope.served.handshakes.acquire().await.ok()?;
+        Some((of_pod, shared.handshakes.acquire().await.ok()?))
+    };
+    let _turn = timeout(limits.tls_handshake, turn).await.ok().flatten().ok_or(Unaccepted::Busy)?;
+    let config = scope.served.user.server(&own).await?;
+    let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
     let accepted = timeout(limits.tls_handshake, accepting)
         .await
         .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?;
@@ -103,13 +114,22 @@ async fn handshake(
         HandshakeError::from(error)
     })?;
     let client = peer_identity(tls.get_ref().1, own.trust_domain())?;
-    Ok((client, tls))
+    if original_destination.ip().is_loopback() && client != own {
+        return Err(Unaccepted::Loopback(client));
+    }
+    Ok((client, tls, place))
 }
 
 impl Arrival {
     /// Serves one stream to its end.
-    pub(crate) async fn connect(mut self, request: ConnectRequest) {
-        let Ok(own) = self.scope.own_workload().await else {
+    pub(crate) async fn connect(mut self, mut request: ConnectRequest) {
+        let own = async { Ok(self.scope.own_workload().await) };
+        let own = match unless_gone(&mut request, own).await {
+            Ok(Ok(own)) => own,
+            Ok(Err(_)) => return request.refuse(StatusCode::SERVICE_UNAVAILABLE),
+            Err(error) => return tracing::debug!(source = %self.source, %error, "stream ended early"),
+        };
+        let Some(_place) = self.scope.served.gate.place(self.source) else {
             return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
         self.come_home(&own, &request.authority);
@@ -123,7 +143,8 @@ impl Arrival {
                 return request.refuse(status(&refusal));
             }
         };
-        let entry = shared.connections.enter(ConnectionInfo {
+        let judged = Judged { served: Arc::clone(&self.scope.served), own: Arc::clone(&own) };
+        let info = ConnectionInfo {
             workload: Arc::clone(&own.uid),
             direction: Direction::Inbound,
             source: self.source,
@@ -131,24 +152,24 @@ impl Arrival {
             destination,
             hbone: true,
             identity: Some(self.client.clone()),
-        });
+        };
+        let entry = shared.connections.enter(info, Some(judged.clone()));
         let details = self.details(&snapshot, &own, destination, &request);
         let introduction = self.introduction(&snapshot, &own, &request);
         drop(snapshot);
         let record = Record::open(&shared.metrics, details);
         let app = async {
-            judge(shared, &entry).await?;
-            let sockets = self.scope.pod.sockets.as_ref();
-            let dialled = shared.dialer().to_app(sockets, self.source.ip(), destination);
-            let app = dialled.await?;
+            judge(shared, &judged, &entry).await?;
+            let dialled = shared.dialer().to_app(&self.scope.served, self.source.ip(), destination);
+            let (app, link) = dialled.await?;
             if let Some(header) = introduction {
                 relay::write(&app, &*header).await.map_err(ConnectError::from)?;
             }
-            Ok::<_, ConnectionError>(app)
+            Ok::<_, ConnectionError>((app, link))
         };
         // Should policy change meanwhile, the relay is cut before its first byte.
-        let result = match app.await {
-            Ok(app) => match request.accept(&baggage::of(&own)) {
+        let result = match unless_gone(&mut request, app).await {
+            Ok((app, _link)) => match request.accept(&baggage::of(&own)) {
                 Ok(stream) => relay::run(app, Far::Stream(stream), record.counters(), entry.cut()).await,
                 Err(error) => Err(error.into()),
             },
@@ -217,6 +238,18 @@ impl Arrival {
             service: service_of(snapshot, own, destination.port(), request.forwarded.host.as_deref()),
             mutual_tls: true,
         }
+    }
+}
+
+/// What `work` comes to, unless the client of the stream gives up first.
+async fn unless_gone<T>(
+    request: &mut ConnectRequest,
+    work: impl Future<Output = Result<T, ConnectionError>>,
+) -> Result<T, ConnectionError> {
+    tokio::select! {
+        biased;
+        gone = request.gone() => Err(gone.map_or_else(ConnectionError::ClientGone, ConnectionError::Abandoned)),
+        done = work => done,
     }
 }
 

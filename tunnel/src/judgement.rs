@@ -1,44 +1,142 @@
-//! Asking policy about a new connection, with patience for policies that are on their way.
+//! Asking policy about connections: about new ones with patience for what is on its way, about live ones again after every
+//! change, on a thread of its own, never on a worker.
+//!
+//! Invariant: what is not known, be it a policy or the workload itself, never allows a connection and never cuts one.
 
-use mesh::{DenyReason, Snapshot, Verdict};
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Instant;
 
-use crate::connections::Entry;
+use mesh::{DenyReason, Judgement, Snapshot, Verdict, Workload, authorize};
+
+use crate::connections::{ConnectionInfo, Entry};
 use crate::error::ConnectionError;
-use crate::scope::Shared;
+use crate::scope::{Shared, own_workload};
+use crate::served::Served;
+
+/// For whom an inbound connection is judged.
+#[derive(Clone)]
+pub(crate) struct Judged {
+    pub(crate) served: Arc<Served>,
+    /// The pod's workload, as it was when the connection came.
+    pub(crate) own: Arc<Workload>,
+}
+
+/// Why a connection cannot be decided upon now.
+enum Undecided {
+    Policy(DenyReason),
+    WorkloadGone,
+}
 
 /// Whether the connection may go on.
 ///
-/// The control plane names a policy on a workload a moment before it sends the policy itself. While that is
-/// all that stands against the connection it waits, for a bounded time; then it is refused.
-pub(crate) async fn judge(shared: &Shared, entry: &Entry) -> Result<(), ConnectionError> {
-    let limit = shared.config.timeouts.unknown_policy;
-    let settled = shared.wait_for(limit, |snapshot| match verdict(snapshot, entry) {
-        Verdict::Deny(DenyReason::UnknownPolicy { .. }) => None,
-        verdict => Some(verdict),
-    });
-    let verdict = match settled.await {
-        Some(verdict) => verdict,
-        None => verdict(&shared.store.load(), entry),
+/// While all that stands against it is that something is unknown it waits, for a bounded time; then it is refused.
+pub(crate) async fn judge(shared: &Shared, judged: &Judged, entry: &Entry) -> Result<(), ConnectionError> {
+    let first = judged.decide(&shared.store.load(), entry.info());
+    let mut undecided = match first {
+        Ok(outcome) => return outcome,
+        Err(undecided) => undecided,
     };
-    match verdict {
-        Verdict::Allow => Ok(()),
-        Verdict::Deny(reason) => Err(ConnectionError::Denied(reason)),
+    let patience = match undecided {
+        Undecided::Policy(_) => judged.served.policies.patience(),
+        Undecided::WorkloadGone => shared.config.timeouts.unknown_policy,
+    };
+    let settled = shared.wait_for(patience, |snapshot| match judged.decide(snapshot, entry.info()) {
+        Ok(outcome) => Some(outcome),
+        Err(still) => {
+            undecided = still;
+            None
+        }
+    });
+    match settled.await {
+        Some(outcome) => outcome,
+        None => Err(match undecided {
+            Undecided::Policy(reason) => ConnectionError::Denied(reason),
+            Undecided::WorkloadGone => ConnectionError::WorkloadGone,
+        }),
     }
 }
 
-/// The verdict of a snapshot; a workload that has just gone from it is judged by nothing but its own absence,
-/// and the application's answer.
-fn verdict(snapshot: &Snapshot, entry: &Entry) -> Verdict {
-    let Some(workload) = snapshot.workload(&entry.info().workload) else { return Verdict::Allow };
-    let judgement = mesh::authorize(snapshot, workload, &entry.info().subject());
-    for matched in &judgement.dry_run {
-        tracing::info!(
-            policy = &*matched.policy,
-            action = ?matched.action,
-            src.addr = %entry.info().source,
-            dst.addr = %entry.info().destination,
-            "dry-run policy matched"
-        );
+impl Judged {
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        connection: &ConnectionInfo,
+    ) -> Result<Result<(), ConnectionError>, Undecided> {
+        let (judgement, gone) = self.judgement(snapshot, connection);
+        match judgement.verdict {
+            Verdict::Deny(reason @ DenyReason::UnknownPolicy { .. }) => {
+                return Err(Undecided::Policy(reason));
+            }
+            Verdict::Allow if gone => return Err(Undecided::WorkloadGone),
+            Verdict::Allow | Verdict::Deny(_) => {}
+        }
+        for matched in &judgement.dry_run {
+            tracing::info!(
+                policy = &*matched.policy,
+                action = ?matched.action,
+                src.addr = %connection.source,
+                dst.addr = %connection.destination,
+                "dry-run policy matched"
+            );
+        }
+        Ok(match judgement.verdict {
+            Verdict::Allow => Ok(()),
+            Verdict::Deny(reason) => Err(ConnectionError::Denied(reason)),
+        })
     }
-    judgement.verdict
+
+    /// The judgement of a snapshot, and whether it knows the workload no longer; it is judged as it was then.
+    fn judgement(&self, snapshot: &Snapshot, connection: &ConnectionInfo) -> (Judgement, bool) {
+        match snapshot.workload(&self.own.uid) {
+            Some(now) => (self.served.policies.authorize(snapshot, now, &connection.subject()), false),
+            None => (authorize(snapshot, &self.own, &connection.subject()), true),
+        }
+    }
+
+    /// Whether what is known forbids a connection that is there.
+    pub(crate) fn forbids(&self, snapshot: &Snapshot, connection: &ConnectionInfo) -> bool {
+        self.judgement(snapshot, connection).0.known.is_some()
+    }
+}
+
+/// Judges live connections after every publish, for as long as the data path exists. Publishes that come while one is
+/// being worked on are taken together.
+pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
+    let (wake, changes) = sync_channel::<()>(1);
+    let weak = Arc::downgrade(shared);
+    std::thread::Builder::new().name("culvert-judge".into()).spawn(move || {
+        let mut due = None;
+        while wait(&changes, due) {
+            let Some(shared) = weak.upgrade() else { return };
+            due = judge_all(&shared);
+        }
+    })?;
+    shared.store.subscribe(Box::new(move || {
+        // Full means that a judging is due anyway, and it will see this change.
+        let _ = wake.try_send(());
+    }));
+    Ok(())
+}
+
+/// Waits for a change, or until one is due without; `false` when none will come any more.
+fn wait(changes: &Receiver<()>, due: Option<Instant>) -> bool {
+    match due {
+        Some(due) => {
+            let left = due.saturating_duration_since(Instant::now());
+            changes.recv_timeout(left) != Err(RecvTimeoutError::Disconnected)
+        }
+        None => changes.recv().is_ok(),
+    }
+}
+
+/// Returns when time alone will change something.
+fn judge_all(shared: &Shared) -> Option<Instant> {
+    let snapshot = shared.store.load();
+    let observe =
+        |served: &Arc<Served>| served.policies.observe(&snapshot, &own_workload(&snapshot, &served.pod)?);
+    let due = shared.pods().iter().filter_map(observe).min();
+    shared.connections.cut_if(|judged, connection| judged.forbids(&snapshot, connection));
+    due
 }

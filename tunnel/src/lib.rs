@@ -16,15 +16,19 @@ mod config;
 mod connections;
 mod dns;
 mod error;
+mod gate;
 mod hbone;
+mod identities;
 mod inbound;
 mod judgement;
 mod outbound;
 mod plaintext;
 mod pod;
+mod policy_list;
 pub mod probe;
 mod relay;
 mod scope;
+mod served;
 mod socket;
 mod telemetry;
 #[cfg(test)]
@@ -33,7 +37,8 @@ pub(crate) mod tls;
 mod worker;
 
 use std::io;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use mesh::Store;
 use prometheus_client::registry::Registry;
@@ -47,9 +52,12 @@ pub use relay::RelayError;
 pub use tls::{Certificate, CertificateError, CertificateProvider, HandshakeError};
 
 use connections::Connections;
+use gate::Place;
 use hbone::client::Connector;
 use hbone::pool::Pool;
+use identities::Identities;
 use scope::{Captured, Scope, Shared};
+use served::Served;
 use telemetry::Metrics;
 use worker::Workers;
 
@@ -65,29 +73,27 @@ impl Tunnel {
     /// # Errors
     /// When a thread or its runtime cannot be made.
     pub fn new(
-        config: Config,
+        mut config: Config,
         store: Arc<Store>,
         certificates: Arc<dyn CertificateProvider>,
         registry: &mut Registry,
     ) -> io::Result<Self> {
-        let connections = Arc::new(Connections::default());
-        connections.judge_changes(&store)?;
+        config.max_connections_per_pod = gate::connections_per_pod(config.max_connections_per_pod);
         let (publish, published) = watch::channel(());
         store.subscribe(Box::new(move || publish.send_modify(|()| {})));
         let shared = Arc::new(Shared {
             handshakes: Semaphore::new(config.max_handshakes),
+            identities: Arc::new(Identities::new(certificates, config.timeouts.certificate)),
+            metrics: Metrics::register(registry, config.max_label_sets),
             config,
             store,
             published,
-            certificates,
-            tls: Arc::default(),
-            metrics: Metrics::register(registry),
-            connections,
+            connections: Arc::new(Connections::default()),
+            pods: Mutex::default(),
         });
+        judgement::follow_changes(&shared)?;
         let workers = Workers::start(shared.config.workers, || {
             let connector = Connector {
-                certificates: Arc::clone(&shared.certificates),
-                configs: Arc::clone(&shared.tls),
                 http2: shared.config.http2.clone(),
                 timeouts: shared.config.timeouts.clone(),
                 dialer: shared.dialer(),
@@ -100,23 +106,29 @@ impl Tunnel {
     /// Serves a pod until the handle is dropped. Its accept loops run on one worker, which deals what comes
     /// to all of them in turn.
     pub fn start(&self, pod: Pod, listeners: Listeners) -> PodHandle {
-        let pod = Arc::new(pod);
         let (handle, serving) = watch::channel(());
+        let shared = &self.shared;
+        let served =
+            Served::new(pod, &listeners, serving, &shared.config, &shared.metrics, &shared.identities);
+        let served = Arc::new(served);
+        shared.enter(&served);
         let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
         if let Some(home) = self.workers.next() {
             for socket in listeners.dns {
-                home.runtime.spawn(dns::serve(socket, Arc::clone(&pod), serving.clone()));
+                home.runtime.spawn(dns::serve(socket, Arc::clone(&served)));
             }
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
-                let (shared, pod) = (Arc::clone(&self.shared), Arc::clone(&pod));
+                let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
                 let workers = Arc::downgrade(&self.workers);
-                let loop_ = accept::accept(listener, serving.clone(), move |stream, source| {
+                let serving = served.serving.clone();
+                let loop_ = accept::accept(listener, serving, move |stream, source| {
+                    let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
                     let Some(workers) = workers.upgrade() else { return };
                     let Some(worker) = workers.next() else { return };
                     let pool = worker.pool.clone();
-                    let scope = Scope { shared: Arc::clone(&shared), pod: Arc::clone(&pod), pool };
-                    worker.runtime.spawn(kind.serve(scope, stream, source));
+                    let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
+                    worker.runtime.spawn(kind.serve(scope, stream, source, place));
                 });
                 home.runtime.spawn(loop_);
             }
@@ -139,11 +151,21 @@ enum Kind {
 }
 
 impl Kind {
-    async fn serve(self, scope: Scope, stream: std::net::TcpStream, source: std::net::SocketAddr) {
-        let captured = match Captured::take(&scope, stream, source) {
+    /// A pod's call to itself comes to the HBONE listener from ourselves by loopback, with an identity to prove it.
+    fn admits(self, scope: &Scope, captured: &Captured) -> bool {
+        let (source, destination) = (captured.source, captured.original_destination);
+        let to_itself = matches!(self, Self::Hbone) && destination.ip().is_loopback();
+        to_itself || scope.served.gate.admits(source, destination)
+    }
+
+    async fn serve(self, scope: Scope, stream: std::net::TcpStream, source: SocketAddr, place: Place) {
+        let captured = match Captured::take(&scope, stream, source, place) {
             Ok(captured) => captured,
             Err(error) => return tracing::debug!(%source, %error, "captured connection is gone"),
         };
+        if !self.admits(&scope, &captured) {
+            return relay::reset(captured.stream);
+        }
         match self {
             Self::Outbound => Box::pin(outbound::serve(scope, captured)).await,
             Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::connections::{ConnectionInfo, Direction};
 use crate::error::ConnectionError;
+use crate::gate::Link;
 use crate::hbone::client::{ConnectHead, PeerKey};
 use crate::hbone::forwarded::Forwarded;
 use crate::hbone::{ConnectError, Traceparent, baggage};
@@ -25,7 +26,7 @@ use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
 /// Endpoints of a service that are tried for one connection.
 const ATTEMPTS: usize = 3;
 /// How often an endpoint is drawn in the hope of one that was not tried.
-const DRAWS: usize = 8;
+const DRAWS: usize = 24;
 
 /// Where a connection goes, as far as this build can take it.
 struct Hop {
@@ -54,7 +55,7 @@ enum Unroutable {
 
 /// Serves one captured connection to its end.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
-    let Captured { stream, source, original_destination } = captured;
+    let Captured { place: _place, stream, source, original_destination } = captured;
     if probe::is_probe(original_destination) {
         return probe::answer(stream).await;
     }
@@ -88,7 +89,7 @@ struct Way {
 async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStream, way: Way) {
     let mut tried = Vec::new();
     loop {
-        let _entry = scope.shared.connections.enter(ConnectionInfo {
+        let info = ConnectionInfo {
             workload: Arc::clone(&own.uid),
             direction: Direction::Outbound,
             source: way.source,
@@ -96,10 +97,11 @@ async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStre
             destination: hop.address,
             hbone: hop.tunnel.is_some(),
             identity: None,
-        });
+        };
+        let _entry = scope.shared.connections.enter(info, None);
         let record = Record::open(&scope.shared.metrics, details(own, way.source, &hop));
         let error = match dial(scope, own, way.source, &hop).await {
-            Ok(far) => {
+            Ok((far, _link)) => {
                 let never = pending::<ConnectionError>();
                 let result = relay::run(stream, far, record.counters(), never).await;
                 return record.finish(result.as_ref().err());
@@ -192,16 +194,24 @@ async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Ro
     Ok(unresolved.at(chosen))
 }
 
-async fn dial(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> Result<Far, ConnectError> {
-    let sockets = &scope.pod.sockets;
+/// Dials; the link is that of a socket of this connection's own.
+async fn dial(
+    scope: &Scope,
+    own: &Workload,
+    source: SocketAddr,
+    hop: &Hop,
+) -> Result<(Far, Option<Link>), ConnectError> {
+    let served = &scope.served;
     let Some(tunnel) = &hop.tunnel else {
-        return Ok(Far::Tcp(scope.shared.dialer().to_network(sockets.as_ref(), hop.address).await?));
+        let (stream, link) = scope.shared.dialer().to_network(served, hop.address).await?;
+        return Ok((Far::Tcp(stream), Some(link)));
     };
     let to_itself = own.addresses.contains(&hop.address.ip());
     let key = PeerKey {
+        pod: served.number,
         source: own.identity(),
         accepted: Arc::clone(&tunnel.accepted),
-        next_hop: scope.pod.self_address.filter(|_| to_itself).unwrap_or(hop.address),
+        next_hop: served.pod.self_address.filter(|_| to_itself).unwrap_or(hop.address),
         source_address: source.ip(),
     };
     let head = ConnectHead {
@@ -213,8 +223,8 @@ async fn dial(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> R
         },
         traceparent: Traceparent::random(),
     };
-    let (stream, _) = scope.pool.open(&key, sockets, &head).await?;
-    Ok(Far::Stream(stream))
+    let (stream, _) = scope.pool.open(&key, served, &head).await?;
+    Ok((Far::Stream(stream), None))
 }
 
 fn details(own: &Workload, source: SocketAddr, hop: &Hop) -> Details {

@@ -8,7 +8,7 @@ use mesh::Workload;
 use crate::connections::{ConnectionInfo, Direction};
 use crate::error::ConnectionError;
 use crate::inbound::service_of;
-use crate::judgement::judge;
+use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
 use crate::telemetry::{Details, Party, Record, Reporter, failed};
@@ -24,7 +24,8 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         }
     };
     let shared = &scope.shared;
-    let entry = shared.connections.enter(ConnectionInfo {
+    let judged = Judged { served: Arc::clone(&scope.served), own: Arc::clone(&own) };
+    let info = ConnectionInfo {
         workload: Arc::clone(&own.uid),
         direction: Direction::Inbound,
         source,
@@ -32,16 +33,17 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         destination,
         hbone: false,
         identity: None,
-    });
+    };
+    let entry = shared.connections.enter(info, Some(judged.clone()));
     let record = Record::open(&shared.metrics, details(&scope, &own, &captured));
     let app = async {
-        judge(shared, &entry).await?;
-        let dialled = shared.dialer().to_app(scope.pod.sockets.as_ref(), source.ip(), destination);
+        judge(shared, &judged, &entry).await?;
+        let dialled = shared.dialer().to_app(&scope.served, source.ip(), destination);
         Ok::<_, ConnectionError>(dialled.await?)
     };
     // Should policy change meanwhile, the relay is cut before its first byte.
     let result = match app.await {
-        Ok(app) => relay::run(app, Far::Tcp(captured.stream), record.counters(), entry.cut()).await,
+        Ok((app, _link)) => relay::run(app, Far::Tcp(captured.stream), record.counters(), entry.cut()).await,
         Err(error) => {
             relay::reset(captured.stream);
             Err(error)

@@ -88,7 +88,8 @@ pub struct Listeners {
     pub dns: Vec<UdpSocket>,
 }
 
-/// A pod being served. Dropping it stops accepting; connections that are there go on.
+/// A pod being served. Dropping it stops accepting and closes tunnels that carry nothing; connections that are there go
+/// on, and with the last of them the pod's identity is released.
 #[derive(Debug)]
 #[must_use = "the pod is served only as long as its handle lives"]
 pub struct PodHandle {
@@ -99,7 +100,4 @@ impl PodHandle {
     pub(crate) fn new(serving: watch::Sender<()>) -> Self {
         Self { _serving: serving }
     }
-
-    /// Stops accepting and closes the listeners, as dropping does.
-    pub fn stop(self) {}
 }

@@ -1,7 +1,7 @@
 //! What serving one pod's connections on one worker needs, in one place.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use mesh::{NetworkAddress, Refusal, Snapshot, Store, Workload};
@@ -11,11 +11,13 @@ use tokio::time::timeout;
 
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::gate::Place;
 use crate::hbone::pool::Pool;
+use crate::identities::Identities;
 use crate::pod::Pod;
+use crate::served::Served;
 use crate::socket::{self, Dialer};
 use crate::telemetry::Metrics;
-use crate::tls::{CertificateProvider, Configs};
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -23,24 +25,25 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<Store>,
     /// Changes with every publish of the store.
     pub(crate) published: watch::Receiver<()>,
-    pub(crate) certificates: Arc<dyn CertificateProvider>,
-    pub(crate) tls: Arc<Configs>,
+    pub(crate) identities: Arc<Identities>,
     pub(crate) metrics: Metrics,
     pub(crate) connections: Arc<Connections>,
     pub(crate) handshakes: Semaphore,
+    pub(crate) pods: Mutex<Vec<Weak<Served>>>,
 }
 
 /// One pod on one worker.
 #[derive(Clone)]
 pub(crate) struct Scope {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) pod: Arc<Pod>,
+    pub(crate) served: Arc<Served>,
     pub(crate) pool: Pool,
 }
 
 /// An accepted connection and where it was going.
-#[derive(Debug)]
 pub(crate) struct Captured {
+    /// Among the connections of its pod, until it has ended.
+    pub(crate) place: Place,
     pub(crate) stream: TcpStream,
     pub(crate) source: SocketAddr,
     pub(crate) original_destination: SocketAddr,
@@ -52,11 +55,12 @@ impl Captured {
         scope: &Scope,
         stream: std::net::TcpStream,
         source: SocketAddr,
+        place: Place,
     ) -> std::io::Result<Self> {
         let stream = TcpStream::from_std(stream)?;
         socket::tune(&stream, scope.shared.config.keepalive);
-        let original_destination = canonical(scope.pod.sockets.original_destination(&stream)?);
-        Ok(Self { stream, source: canonical(source), original_destination })
+        let original_destination = canonical(scope.served.pod.sockets.original_destination(&stream)?);
+        Ok(Self { place, stream, source: canonical(source), original_destination })
     }
 }
 
@@ -69,6 +73,19 @@ impl Shared {
     /// How sockets are connected.
     pub(crate) fn dialer(&self) -> Dialer {
         Dialer { limit: self.config.timeouts.connect, keepalive: self.config.keepalive }
+    }
+
+    /// Enters a pod among those that are served.
+    pub(crate) fn enter(&self, served: &Arc<Served>) {
+        let mut pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.retain(|pod| pod.strong_count() > 0);
+        pods.push(Arc::downgrade(served));
+    }
+
+    /// The pods that are served, or have connections still.
+    pub(crate) fn pods(&self) -> Vec<Arc<Served>> {
+        let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
+        pods.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The workload with this address on our network.
@@ -105,18 +122,18 @@ impl Scope {
     /// The pod's own workload, waited for while the control plane does not know it yet.
     pub(crate) async fn own_workload(&self) -> Result<Arc<Workload>, Refusal> {
         let limit = self.shared.config.timeouts.own_workload;
-        self.shared.wait_for(limit, |snapshot| own_workload(snapshot, &self.pod)).await.ok_or_else(|| {
-            Refusal::UnknownSource {
-                namespace: self.pod.namespace.to_string(),
-                name: self.pod.name.to_string(),
-            }
-        })
+        self.shared.wait_for(limit, |snapshot| own_workload(snapshot, &self.served.pod)).await.ok_or_else(
+            || Refusal::UnknownSource {
+                namespace: self.served.pod.namespace.to_string(),
+                name: self.served.pod.name.to_string(),
+            },
+        )
     }
 }
 
 /// A pod's workload, by uid or by name. One of another service account is not it: a name may be reused
 /// faster than the control plane hears of it.
-fn own_workload(snapshot: &Snapshot, pod: &Pod) -> Option<Arc<Workload>> {
+pub(crate) fn own_workload(snapshot: &Snapshot, pod: &Pod) -> Option<Arc<Workload>> {
     snapshot
         .workload(&pod.uid)
         .or_else(|| snapshot.workload_of_pod(&pod.namespace, &pod.name))

@@ -1,16 +1,17 @@
 //! Options every TCP socket of the data path gets, and connecting with a limit.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Keepalive;
+use crate::gate::Link;
 use crate::hbone::ConnectError;
-use crate::pod::PodSockets;
+use crate::served::Served;
 
 /// How long a peer has to read why it is refused.
 const PARTING: Duration = Duration::from_secs(1);
@@ -60,33 +61,50 @@ impl Dialer {
     /// Connects from inside the pod to somewhere on the network.
     pub(crate) async fn to_network(
         self,
-        sockets: &dyn PodSockets,
+        served: &Served,
         destination: SocketAddr,
-    ) -> Result<TcpStream, ConnectError> {
-        self.connect(sockets.to_network(destination)?, sockets.locate(destination)).await
+    ) -> Result<(TcpStream, Link), ConnectError> {
+        let socket = served.pod.sockets.to_network(destination)?;
+        self.connect(served, socket, destination).await
     }
 
     /// Connects to the pod's own application in the name of `client`.
     pub(crate) async fn to_app(
         self,
-        sockets: &dyn PodSockets,
+        served: &Served,
         client: IpAddr,
         destination: SocketAddr,
-    ) -> Result<TcpStream, ConnectError> {
+    ) -> Result<(TcpStream, Link), ConnectError> {
         // A pod that reaches itself needs no borrowed address, and could not borrow its own.
         let socket = if client == destination.ip() {
-            sockets.to_network(destination)?
+            served.pod.sockets.to_network(destination)?
         } else {
-            sockets.to_app(client, destination)?
+            served.pod.sockets.to_app(client, destination)?
         };
-        self.connect(socket, sockets.locate(destination)).await
+        self.connect(served, socket, destination).await
     }
 
-    async fn connect(self, socket: Socket, destination: SocketAddr) -> Result<TcpStream, ConnectError> {
-        let connecting = TcpSocket::from_std_stream(socket.into()).connect(destination);
-        let stream =
-            timeout(self.limit, connecting).await.map_err(|_| ConnectError::Timeout(self.limit))??;
+    async fn connect(
+        self,
+        served: &Served,
+        socket: Socket,
+        destination: SocketAddr,
+    ) -> Result<(TcpStream, Link), ConnectError> {
+        const EINPROGRESS: i32 = 115;
+        match socket.connect(&served.pod.sockets.locate(destination).into()) {
+            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        // From here on the other end may accept, and may turn out to be ourselves.
+        let own =
+            socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable).map_err(io::Error::from)?;
+        let link = served.gate.dialled_from(own, destination);
+        let stream = TcpStream::from_std(socket.into())?;
+        timeout(self.limit, stream.writable()).await.map_err(|_| ConnectError::Timeout(self.limit))??;
+        if let Some(error) = stream.take_error()? {
+            return Err(error.into());
+        }
         tune(&stream, self.keepalive);
-        Ok(stream)
+        Ok((stream, link))
     }
 }

@@ -2,10 +2,13 @@
 
 mod budget;
 mod carry;
+mod gate;
+mod patience;
 mod peer;
 mod policy;
 mod pool;
 mod refuse;
+mod release;
 mod resets;
 mod service;
 mod world;

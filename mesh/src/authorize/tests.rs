@@ -274,6 +274,7 @@ fn dry_run_policies_are_reported_and_count_for_nothing() {
         judgement,
         Judgement {
             verdict: Verdict::Allow,
+            known: None,
             dry_run: vec![report("default/b", Action::Allow), report("default/d", Action::Deny)],
         }
     );

@@ -6,6 +6,9 @@
 use mesh::Workload;
 use mesh::workload::WorkloadType;
 
+/// The longest value that is read; names in Kubernetes are no longer.
+const LONGEST: usize = 253;
+
 /// What a peer's baggage says; absent keys are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Baggage {
@@ -44,11 +47,14 @@ pub(crate) fn of(workload: &Workload) -> String {
 }
 
 impl Baggage {
-    /// Reads a header; unknown keys and malformed members are passed over.
+    /// Reads a header; unknown keys, malformed members and values that cannot be names are passed over.
     pub(crate) fn parse(header: &str) -> Self {
         let mut baggage = Self::default();
         for (key, value) in header.split(',').filter_map(|member| member.split_once('=')) {
             let value = value.split(';').next().unwrap_or_default().trim();
+            if value.len() > LONGEST || !value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+                continue;
+            }
             let field = match key.trim() {
                 "k8s.cluster.name" => &mut baggage.cluster,
                 "k8s.namespace.name" => &mut baggage.namespace,
@@ -98,5 +104,10 @@ mod tests {
         let baggage = Baggage::parse(" service.name = x ;ttl=1 ,nonsense,,=,k8s.job.name=once");
         assert_eq!((baggage.service.as_str(), baggage.workload.as_str()), ("x", "once"));
         assert_eq!(Baggage::parse(""), Baggage::default());
+        let long = "x".repeat(LONGEST);
+        assert_eq!(Baggage::parse(&format!("service.name={long}")).service, long);
+        for bad in [format!("{long}x"), "a\u{7f}b".into(), "a\tb".into(), "\u{e9}".into()] {
+            assert_eq!(Baggage::parse(&format!("service.name={bad}")), Baggage::default(), "{bad:?}");
+        }
     }
 }

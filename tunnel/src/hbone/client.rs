@@ -16,14 +16,17 @@ use tokio_rustls::client::TlsStream;
 use super::forwarded::Forwarded;
 use super::{BAGGAGE, ConnectError, FORWARDED, Http2Config, TRACEPARENT, Traceparent};
 use crate::config::Timeouts;
-use crate::pod::PodSockets;
+use crate::gate::Link;
 use crate::relay::Buffer;
+use crate::served::Served;
 use crate::socket::Dialer;
-use crate::tls::{CertificateProvider, Configs, HandshakeError};
+use crate::tls::HandshakeError;
 
 /// Everything that two connections must have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PeerKey {
+    /// The start of the pod in whose netns we dial ([`Served::number`]).
+    pub(crate) pod: u64,
     /// As whom we dial.
     pub(crate) source: Identity,
     /// The names of which the peer must show one.
@@ -48,8 +51,6 @@ pub(super) type Connection = h2::client::Connection<TlsStream<TcpStream>, Buffer
 
 /// Dials peers.
 pub(crate) struct Connector {
-    pub(crate) certificates: Arc<dyn CertificateProvider>,
-    pub(crate) configs: Arc<Configs>,
     pub(crate) http2: Http2Config,
     pub(crate) timeouts: Timeouts,
     pub(crate) dialer: Dialer,
@@ -60,13 +61,10 @@ impl Connector {
     pub(super) async fn dial(
         &self,
         key: &PeerKey,
-        sockets: &dyn PodSockets,
-    ) -> Result<(SendRequest<Buffer>, Connection), ConnectError> {
-        let certificate = timeout(self.timeouts.certificate, self.certificates.certificate(&key.source))
-            .await
-            .map_err(|_| HandshakeError::Timeout(self.timeouts.certificate))??;
-        let config = self.configs.client(&key.source, &certificate, &key.accepted)?;
-        let tcp = self.dialer.to_network(sockets, key.next_hop).await?;
+        served: &Served,
+    ) -> Result<(SendRequest<Buffer>, Connection, Link), ConnectError> {
+        let config = served.user.client(&key.source, &key.accepted).await?;
+        let (tcp, link) = self.dialer.to_network(served, key.next_hop).await?;
         let name = ServerName::from(key.next_hop.ip());
         let tls = timeout(self.timeouts.tls_handshake, TlsConnector::from(config).connect(name, tcp))
             .await
@@ -80,7 +78,9 @@ impl Connector {
             .max_header_list_size(self.http2.client_header_list)
             .handshake::<_, Buffer>(tls);
         let limit = self.timeouts.http2_handshake;
-        Ok(timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??)
+        let (sender, connection) =
+            timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??;
+        Ok((sender, connection, link))
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants: one dial for a peer at a time, whose outcome everyone who waits for it gets; a tunnel never
 //! carries more streams than we or the peer allow; what is dead, or told to go away, is handed out to nobody.
-//! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while.
+//! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while, or as soon as it is
+//! unused once its pod is no longer served.
 
 mod carrier;
 
@@ -11,15 +12,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use self::carrier::Carrier;
 pub(crate) use self::carrier::Lease;
+use self::carrier::{Carrier, Idling};
 use super::baggage::Baggage;
 use super::client::{ConnectHead, Connection, Connector, PeerKey};
 use super::{ConnectError, HboneStream};
 use crate::config::PoolConfig;
-use crate::pod::PodSockets;
+use crate::gate::Link;
+use crate::served::Served;
 
 /// A worker's pool. Cloning shares it.
 #[derive(Clone)]
@@ -51,14 +54,14 @@ impl Pool {
     pub(crate) async fn open(
         &self,
         key: &PeerKey,
-        sockets: &Arc<dyn PodSockets>,
+        served: &Arc<Served>,
         head: &ConnectHead,
     ) -> Result<(HboneStream, Baggage), ConnectError> {
         let request = head.request()?;
         let limit = self.inner.connector.timeouts.answer;
         let mut may_retry = true;
         loop {
-            let lease = self.lease(key, sockets).await?;
+            let lease = self.lease(key, served).await?;
             let worked_before = lease.carrier().has_worked();
             let carrier = Arc::clone(lease.carrier());
             match timeout(limit, lease.open(request.clone())).await {
@@ -75,7 +78,7 @@ impl Pool {
         self.inner.peers().values().map(|peer| peer.carriers.len()).sum()
     }
 
-    async fn lease(&self, key: &PeerKey, sockets: &Arc<dyn PodSockets>) -> Result<Lease, ConnectError> {
+    async fn lease(&self, key: &PeerKey, served: &Arc<Served>) -> Result<Lease, ConnectError> {
         loop {
             let dialling = {
                 let mut peers = self.inner.peers();
@@ -85,7 +88,7 @@ impl Pool {
                     return Ok(lease);
                 }
                 peer.dialling
-                    .get_or_insert_with(|| dial(Arc::clone(&self.inner), key.clone(), Arc::clone(sockets)))
+                    .get_or_insert_with(|| dial(Arc::clone(&self.inner), key.clone(), Arc::clone(served)))
                     .clone()
             };
             dialling.await?;
@@ -97,18 +100,19 @@ impl Pool {
 fn dial(
     inner: Arc<Inner>,
     key: PeerKey,
-    sockets: Arc<dyn PodSockets>,
+    served: Arc<Served>,
 ) -> Shared<BoxFuture<'static, Result<(), ConnectError>>> {
     let task = tokio::spawn(async move {
-        let outcome = inner.connector.dial(&key, sockets.as_ref()).await;
+        let outcome = inner.connector.dial(&key, &served).await;
         let mut peers = inner.peers();
         let peer = peers.entry(key.clone()).or_default();
         peer.dialling = None;
         match outcome {
-            Ok((sender, connection)) => {
+            Ok((sender, connection, link)) => {
                 let carrier = Arc::new(Carrier::new(sender));
                 peer.carriers.push(Arc::clone(&carrier));
-                tokio::spawn(drive(Arc::clone(&inner), key, carrier, connection));
+                let way = Way { key, _link: link, serving: served.serving.clone() };
+                tokio::spawn(drive(Arc::clone(&inner), way, carrier, connection));
                 Ok(())
             }
             Err(error) => {
@@ -122,18 +126,27 @@ fn dial(
         .shared()
 }
 
+/// Where a tunnel leads, and from where.
+struct Way {
+    key: PeerKey,
+    _link: Link,
+    serving: watch::Receiver<()>,
+}
+
 /// Drives a tunnel to its end and takes it out of the pool.
-async fn drive(inner: Arc<Inner>, key: PeerKey, carrier: Arc<Carrier>, connection: Connection) {
+async fn drive(inner: Arc<Inner>, way: Way, carrier: Arc<Carrier>, connection: Connection) {
+    let Way { key, _link, serving } = way;
     let http2 = &inner.connector.http2;
-    let release = || {
+    let release = |limit| {
         let mut peers = inner.peers();
-        let idle = carrier.close_if_idle(inner.config.idle_release);
+        let idle = carrier.close_if_idle(limit);
         if idle {
             inner.forget(&mut peers, &key, Some(&carrier));
         }
         idle
     };
-    let end = carrier.run(connection, http2, inner.config.idle_release, release).await;
+    let idling = Idling { limit: inner.config.idle_release, serving, release };
+    let end = carrier.run(connection, http2, idling).await;
     tracing::debug!(peer = %key.next_hop, reason = %end, "tunnel closed");
     carrier.close(end);
     inner.forget(&mut inner.peers(), &key, Some(&carrier));

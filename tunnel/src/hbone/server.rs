@@ -2,16 +2,20 @@
 //!
 //! Only well-formed CONNECT requests get out of here; anything else is answered with 400. Whoever takes a
 //! [`ConnectRequest`] answers it, with [`ConnectRequest::accept`] or [`ConnectRequest::refuse`]; dropping it
-//! resets the stream.
+//! resets the stream. A client may open streams and reset them faster than they are worked on: no more wait for their
+//! answer than may be open, the rest is answered with 503.
 
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use mesh::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::baggage::Baggage;
@@ -49,6 +53,7 @@ where
         .handshake::<_, Buffer>(io);
     let mut connection: Connection<T, Buffer> =
         timeout(handshake, accepting).await.map_err(|_| ServeError::Handshake(handshake))??;
+    let pending = Arc::new(Semaphore::new(config.max_streams as usize));
     let mut lost =
         pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
     loop {
@@ -56,7 +61,7 @@ where
             accepted = connection.accept() => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    if let Some(request) = ConnectRequest::parse(request, respond) {
+                    if let Some(request) = ConnectRequest::parse(request, respond, &pending) {
                         on_request(request);
                     }
                 }
@@ -80,15 +85,24 @@ pub(crate) struct ConnectRequest {
     pub(crate) traceparent: Option<Traceparent>,
     recv: RecvStream,
     respond: SendResponse<Buffer>,
+    _pending: OwnedSemaphorePermit,
 }
 
 impl ConnectRequest {
-    fn parse(request: Request<RecvStream>, mut respond: SendResponse<Buffer>) -> Option<Self> {
+    fn parse(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Buffer>,
+        pending: &Arc<Semaphore>,
+    ) -> Option<Self> {
         let (head, recv) = request.into_parts();
         let authority =
             (head.method == Method::CONNECT).then(|| head.uri.authority()?.as_str().parse().ok()).flatten();
         let Some(authority) = authority else {
             answer(&mut respond, StatusCode::BAD_REQUEST);
+            return None;
+        };
+        let Ok(place) = Arc::clone(pending).try_acquire_owned() else {
+            answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
             return None;
         };
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -99,7 +113,13 @@ impl ConnectRequest {
             traceparent: header(TRACEPARENT).and_then(|text| text.parse().ok()),
             recv,
             respond,
+            _pending: place,
         })
+    }
+
+    /// Completes when the client gives up waiting: with the reason of its reset, or with what became of its tunnel.
+    pub(crate) async fn gone(&mut self) -> Result<Reason, h2::Error> {
+        poll_fn(|cx| self.respond.poll_reset(cx)).await
     }
 
     /// Refuses the connection.
@@ -123,4 +143,33 @@ fn answer(respond: &mut SendResponse<Buffer>, status: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = status;
     let _ = respond.send_response(response, true);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that never answers the first request meanwhile refuses the second: the client has reset the first.
+    #[tokio::test]
+    async fn resets_do_not_pile_work_up() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let server = tokio::spawn(async move {
+            let config = Http2Config { max_streams: 1, ..Http2Config::default() };
+            let mut held = Vec::new();
+            serve(ours, &config, Duration::from_secs(5), |request| held.push(request)).await
+        });
+        let (mut sender, connection) = h2::client::handshake(theirs).await.unwrap();
+        tokio::spawn(connection);
+        let mut ask = async || {
+            sender = sender.clone().ready().await.unwrap();
+            let request = Request::builder().method(Method::CONNECT).uri("10.0.0.2:80").body(()).unwrap();
+            sender.send_request(request, false).unwrap()
+        };
+        let (_answer, mut first) = ask().await;
+        first.send_reset(Reason::CANCEL);
+        let (second, _send) = ask().await;
+        let answer = timeout(Duration::from_secs(5), second).await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        server.abort();
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use bytes::Buf;
@@ -63,7 +64,7 @@ pub(super) async fn broken(stream: &TcpStream) -> io::Error {
 }
 
 /// Closes with a RST: whatever is unsent is thrown away, and the peer knows that it was cut.
-pub(crate) fn reset(stream: TcpStream) {
+pub(crate) fn reset(stream: impl AsFd) {
     // Without the option the close is still a close; there is nobody to tell of a failure here.
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    let _ = SockRef::from(&stream.as_fd()).set_linger(Some(Duration::ZERO));
 }

@@ -40,6 +40,14 @@ pub(crate) struct Common {
     pub(crate) mutual_tls: bool,
 }
 
+impl Common {
+    /// What is counted when there is no room for the names.
+    pub(super) fn unknown(reporter: Reporter, mutual_tls: bool) -> Self {
+        let (source, destination) = (Party::default(), Party::default());
+        Self { reporter, source, destination, service: ServiceName::default(), mutual_tls }
+    }
+}
+
 /// A label set. Cloning shares it.
 #[derive(Debug, Clone)]
 pub(crate) struct Labels {

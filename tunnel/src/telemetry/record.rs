@@ -61,7 +61,7 @@ pub(crate) struct Record {
 impl Record {
     /// Opens the books of a connection.
     pub(crate) fn open(metrics: &Metrics, details: Details) -> Self {
-        let labels = Labels::new(Common::from(&details));
+        let labels = metrics.labels(&details);
         metrics.opened.get_or_create(&labels).inc();
         metrics.sockets.get_or_create(&labels.reporter()).inc();
         // "Received" is what the server receives, whoever reports; the near end is the client at the source.

@@ -114,7 +114,7 @@ fn a_plain_connection_has_no_identities_in_the_log_but_one_in_the_metrics() {
         ..tunnelled()
     };
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, 10);
     let lines = logged(|| Record::open(&metrics, details).finish(None));
     assert!(lines[1].starts_with("info\taccess\tconnection complete\t"), "{}", lines[1]);
     assert!(!lines[1].contains("identity") && !lines[1].contains("error="), "{}", lines[1]);
@@ -151,10 +151,33 @@ fn a_connection_that_got_nowhere_is_a_warning() {
 #[test]
 fn a_dropped_record_still_closes_the_books() {
     let mut registry = Registry::default();
-    let metrics = Metrics::register(&mut registry);
+    let metrics = Metrics::register(&mut registry, 10);
     drop(Record::open(&metrics, tunnelled()));
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     assert!(text.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0"), "{text}");
     assert!(text.lines().any(|l| l.starts_with("istio_tcp_connections_closed_total{") && l.ends_with(" 1")));
+}
+
+#[test]
+fn beyond_the_limit_connections_are_counted_without_names() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, 2);
+    for name in ["a", "b", "c", "d", "a", "c"] {
+        drop(Record::open(&metrics, Details { source: Some(party(name, true)), ..tunnelled() }));
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let closed = |source: &str| {
+        let source = format!("source_workload=\"{source}\"");
+        text.lines()
+            .find(|l| l.starts_with("istio_tcp_connections_closed_total{") && l.contains(&source))
+            .and_then(|l| l.rsplit(' ').next()?.parse::<u64>().ok())
+    };
+    assert_eq!(
+        ["a", "b", "c", "d", "unknown"].map(closed),
+        [Some(2), Some(1), None, None, Some(3)],
+        "{text}"
+    );
+    assert!(text.contains("culvert_connections_unlabelled_total 3"), "{text}");
 }

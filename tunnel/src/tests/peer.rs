@@ -13,16 +13,21 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::world::{SERVER, World, policy, soon};
+use crate::CertificateProvider as _;
 use crate::tls::Configs;
 
 /// A tunnel to the server pod, with nothing asked of it yet.
-async fn tunnel(world: &World) -> SendRequest<Bytes> {
+pub(super) async fn tunnel(world: &World) -> SendRequest<Bytes> {
+    tunnel_at(world, world.places.at(SocketAddr::from((SERVER, mesh::HBONE_PORT)))).await
+}
+
+/// A tunnel of the client's to whatever listener of the server pod.
+pub(super) async fn tunnel_at(world: &World, address: SocketAddr) -> SendRequest<Bytes> {
     let client = Identity::new("cluster.local", "default", "client");
     let server = Identity::new("cluster.local", "default", "server");
     let certificate = world.certificates.certificate(&client).await.unwrap();
     let accepted: Arc<[String]> = [server.to_string()].into();
     let config = Configs::default().client(&client, &certificate, &accepted).unwrap();
-    let address = world.places.at(SocketAddr::from((SERVER, mesh::HBONE_PORT)));
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::from(address.ip());
     let tls = soon(TlsConnector::from(config).connect(name, tcp)).await.unwrap();

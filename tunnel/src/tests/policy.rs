@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::resets::{expect_refusal, expect_reset};
-use super::world::{SERVER, World, policy, soon, workload};
+use super::world::{SERVER, World, policy, soon};
 
 #[tokio::test]
 async fn a_denied_connection_is_reset_and_counted_on_both_nodes() {
@@ -65,20 +65,4 @@ async fn a_policy_that_is_named_but_not_there_yet_is_waited_for() {
     };
     let (accepted, ()) = tokio::join!(soon(app.accept()), arriving);
     accepted.unwrap();
-}
-
-#[tokio::test]
-async fn a_name_that_stays_unknown_refuses_new_connections_and_cuts_no_old_ones() {
-    let mut world = World::new();
-    let (mut old, mut app) = world.connected(80).await;
-    world.store.update(|snapshot| {
-        let mut editor = snapshot.edit();
-        let mut server = workload("server", SERVER);
-        server.authorization_policies = vec!["default/nowhere".into()];
-        editor.insert_workload(server);
-        Some(editor.finish())
-    });
-    expect_refusal(world.way_to((SERVER, 80))).await;
-    tokio::io::AsyncWriteExt::write_all(&mut app, b"x").await.unwrap();
-    soon(old.read_exact(&mut [0])).await.unwrap();
 }

@@ -82,9 +82,16 @@ impl PodSockets for Places {
 }
 
 /// Signs whatever is asked for, and remembers it.
-struct Issuer {
+pub(super) struct Issuer {
     ca: Ca,
     issued: Mutex<HashMap<Identity, Arc<Certificate>>>,
+}
+
+impl Issuer {
+    /// How many identities have a certificate.
+    pub(super) fn issued(&self) -> usize {
+        self.issued.lock().unwrap().len()
+    }
 }
 
 impl CertificateProvider for Issuer {
@@ -95,6 +102,10 @@ impl CertificateProvider for Issuer {
         let mut issued = self.issued.lock().unwrap();
         let certificate = issued.entry(identity.clone()).or_insert_with(|| self.ca.issue(identity));
         std::future::ready(Ok(Arc::clone(certificate))).boxed()
+    }
+
+    fn release(&self, identity: &Identity) {
+        self.issued.lock().unwrap().remove(identity);
     }
 }
 
@@ -107,7 +118,7 @@ pub(super) struct Node {
 pub(super) struct World {
     pub(super) store: Arc<Store>,
     pub(super) places: Places,
-    pub(super) certificates: Arc<dyn CertificateProvider>,
+    pub(super) certificates: Arc<Issuer>,
     pub(super) client: Node,
     pub(super) server: Node,
     pods: Vec<PodHandle>,
@@ -162,8 +173,7 @@ impl World {
             editor.insert_workload(server);
             Some(editor.finish())
         });
-        let certificates: Arc<dyn CertificateProvider> =
-            Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
+        let certificates = Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
         let config = Config { workers: NonZeroUsize::MIN, ..config };
         let node = || Node::new(config.clone(), &store, &certificates);
         let (client, server) = (node(), node());
@@ -232,6 +242,28 @@ impl World {
         address
     }
 
+    /// The server pod's listeners as a local process finds them: outbound, plaintext, HBONE.
+    pub(super) fn bare_listeners(&mut self) -> [SocketAddr; 3] {
+        let all = [(); 3].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        all.iter().for_each(|listener| listener.set_nonblocking(true).unwrap());
+        let addresses = all.each_ref().map(|listener| listener.local_addr().unwrap());
+        let [outbound, plaintext, hbone] = all.map(|listener| vec![listener]);
+        let listeners = Listeners { outbound, plaintext, hbone, dns: Vec::new() };
+        self.pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+        addresses
+    }
+
+    /// Replaces the server pod's workload.
+    pub(super) fn change_server(&self, change: impl FnOnce(&mut Workload)) {
+        self.store.update(|snapshot| {
+            let mut server = workload("server", SERVER);
+            change(&mut server);
+            let mut editor = snapshot.edit();
+            editor.insert_workload(server);
+            Some(editor.finish())
+        });
+    }
+
     /// Connects the client pod's application to `port` of an application that is there.
     pub(super) async fn connected(&mut self, port: u16) -> (TcpStream, TcpStream) {
         let app = self.app(port).await;
@@ -242,7 +274,7 @@ impl World {
 
     /// Closes the listeners of every pod.
     pub(super) fn stop_pods(&mut self) {
-        self.pods.drain(..).for_each(PodHandle::stop);
+        self.pods.clear();
     }
 
     pub(super) fn add_policy(&self, policy: Policy) {
@@ -255,9 +287,10 @@ impl World {
 }
 
 impl Node {
-    fn new(config: Config, store: &Arc<Store>, certificates: &Arc<dyn CertificateProvider>) -> Self {
+    fn new(config: Config, store: &Arc<Store>, certificates: &Arc<Issuer>) -> Self {
         let mut registry = Registry::default();
-        let tunnel = Tunnel::new(config, Arc::clone(store), Arc::clone(certificates), &mut registry).unwrap();
+        let certificates: Arc<dyn CertificateProvider> = Arc::<Issuer>::clone(certificates);
+        let tunnel = Tunnel::new(config, Arc::clone(store), certificates, &mut registry).unwrap();
         Self { tunnel, registry }
     }
 

@@ -43,4 +43,8 @@ pub trait CertificateProvider: Send + Sync {
         &'a self,
         identity: &'a Identity,
     ) -> BoxFuture<'a, Result<Arc<Certificate>, CertificateError>>;
+
+    /// No pod of this node uses `identity` any more: its key may be forgotten. Must not block; until it returns nobody
+    /// begins to use the identity anew.
+    fn release(&self, identity: &Identity);
 }

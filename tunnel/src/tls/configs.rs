@@ -1,7 +1,7 @@
 //! One set of TLS configurations an identity, built when its certificate changes and shared until then.
 //!
-//! Invariant: what is handed out was built from exactly the certificate given. Entries of certificates
-//! that nobody else holds any more (the identity left the node) go when the next identity comes.
+//! Invariant: what is handed out was built from exactly the certificate given, and what was built for an identity, its
+//! key with it, goes when the identity is forgotten.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -61,9 +61,13 @@ impl Configs {
             return Ok(Arc::clone(entry));
         }
         let entry = Arc::new(Entry::build(identity, certificate)?);
-        entries.retain(|_, old| Arc::strong_count(&old.certificate) > 1);
         entries.insert(identity.clone(), Arc::clone(&entry));
         Ok(entry)
+    }
+
+    /// Drops what was built for `identity`. Connections that are there keep what they need.
+    pub(crate) fn forget(&self, identity: &Identity) {
+        self.by_identity.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
     }
 }
 

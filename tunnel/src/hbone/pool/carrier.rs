@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use h2::client::SendRequest;
 use http::Request;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::baggage::Baggage;
@@ -16,6 +17,8 @@ use crate::relay::Buffer;
 
 /// How long the goodbye of an unused tunnel may take.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// How long a new tunnel of a pod that is no longer served waits for its first stream.
+const UNCLAIMED: Duration = Duration::from_secs(1);
 
 /// A tunnel, as the pool and its leases see it.
 #[derive(Debug)]
@@ -23,6 +26,18 @@ pub(super) struct Carrier {
     state: Mutex<State>,
     streams: AtomicUsize,
     worked: AtomicBool,
+    /// Told when the last stream ends.
+    idle: Notify,
+}
+
+/// When an unused tunnel is given up.
+pub(super) struct Idling<R> {
+    /// After how long.
+    pub(super) limit: Duration,
+    /// Changes when its pod is no longer served; then it need not be unused for long.
+    pub(super) serving: watch::Receiver<()>,
+    /// Gives it up if it was unused for so long; tells whether it was.
+    pub(super) release: R,
 }
 
 #[derive(Debug)]
@@ -37,6 +52,7 @@ impl Carrier {
             state: Mutex::new(State::Open { sender, idle_since: Instant::now() }),
             streams: AtomicUsize::new(0),
             worked: AtomicBool::new(false),
+            idle: Notify::new(),
         }
     }
 
@@ -71,26 +87,31 @@ impl Carrier {
         idle
     }
 
-    /// Drives the connection until it ends, the peer is lost, or `release` gives it up for being unused.
+    /// Drives the connection until it ends, the peer is lost, or it is given up for being unused.
     pub(super) async fn run(
         &self,
         mut connection: Connection,
         http2: &Http2Config,
-        idle_limit: Duration,
-        release: impl Fn() -> bool,
+        mut idling: Idling<impl Fn(Duration) -> bool>,
     ) -> ConnectError {
         let lost = keepalive::peer_lost(connection.ping_pong(), http2.ping_interval, http2.ping_timeout);
         let mut lost = pin!(lost);
+        let mut served = true;
         loop {
-            let check = Instant::now() + idle_limit;
             tokio::select! {
                 end = &mut connection => return match end {
                     Ok(()) => ConnectError::Http2("closed by the peer".into()),
                     Err(error) => error.into(),
                 },
                 () = &mut lost => return ConnectError::Http2("the peer stopped answering".into()),
-                () = sleep_until(check.min(self.idle_until(idle_limit))) => {
-                    if release() {
+                // No value is ever sent: this resolves when the pod's handle is dropped.
+                _ = idling.serving.changed(), if served => {
+                    served = false;
+                    // One that was just dialled is on its way to a connection that came before.
+                    idling.limit = if self.has_worked() { Duration::ZERO } else { UNCLAIMED };
+                }
+                () = self.idle_for(idling.limit) => {
+                    if (idling.release)(idling.limit) {
                         // With the last handle gone h2 says GOAWAY and closes in good order.
                         let _ = timeout(GOODBYE, connection).await;
                         return ConnectError::Http2("unused for too long".into());
@@ -100,14 +121,19 @@ impl Carrier {
         }
     }
 
-    /// When it may be idle for long enough, as far as is known now.
-    fn idle_until(&self, limit: Duration) -> Instant {
-        let now = Instant::now();
-        match *self.state() {
-            State::Open { idle_since, .. } if self.streams.load(Ordering::Relaxed) == 0 => {
-                (idle_since + limit).max(now + Duration::from_millis(1))
+    /// Returns when it may have been idle for so long.
+    async fn idle_for(&self, limit: Duration) {
+        loop {
+            let since = match *self.state() {
+                State::Open { idle_since, .. } if self.streams.load(Ordering::Relaxed) == 0 => {
+                    Some(idle_since)
+                }
+                _ => None,
+            };
+            match since {
+                Some(since) => return sleep_until(since + limit).await,
+                None => self.idle.notified().await,
             }
-            _ => now + limit,
         }
     }
 
@@ -177,10 +203,11 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.carrier.streams.fetch_sub(1, Ordering::Relaxed) == 1
-            && let State::Open { idle_since, .. } = &mut *self.carrier.state()
-        {
-            *idle_since = Instant::now();
+        if self.carrier.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            if let State::Open { idle_since, .. } = &mut *self.carrier.state() {
+                *idle_since = Instant::now();
+            }
+            self.carrier.idle.notify_one();
         }
     }
 }

@@ -1,0 +1,56 @@
+//! A pod while it is served: what its connections on all workers share, and what ends when the last of them has.
+//!
+//! Invariant: two starts are never taken for one, be it the same name at the same address: each has a number of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::config::Config;
+use crate::gate::Gate;
+use crate::identities::{Identities, User};
+use crate::pod::{Listeners, Pod};
+use crate::policy_list::PolicyList;
+use crate::telemetry::Metrics;
+
+/// The share of the node's handshakes that one pod may have under way, so that who floods one pod leaves the others be.
+const HANDSHAKE_SHARE: usize = 4;
+
+static STARTS: AtomicU64 = AtomicU64::new(0);
+
+/// A pod and what its connections share.
+pub(crate) struct Served {
+    pub(crate) pod: Pod,
+    /// Of this start.
+    pub(crate) number: u64,
+    /// Changes once, when the pod's handle is dropped.
+    pub(crate) serving: watch::Receiver<()>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) policies: PolicyList,
+    /// TLS handshakes of its clients that may be under way.
+    pub(crate) handshakes: Semaphore,
+    /// The certificates it uses.
+    pub(crate) user: User,
+}
+
+impl Served {
+    pub(crate) fn new(
+        pod: Pod,
+        listeners: &Listeners,
+        serving: watch::Receiver<()>,
+        config: &Config,
+        metrics: &Metrics,
+        identities: &Arc<Identities>,
+    ) -> Self {
+        Self {
+            number: STARTS.fetch_add(1, Ordering::Relaxed),
+            gate: Arc::new(Gate::new(&pod, listeners, config.max_connections_per_pod, metrics)),
+            policies: PolicyList::new(config.timeouts.unknown_policy),
+            handshakes: Semaphore::new((config.max_handshakes / HANDSHAKE_SHARE).max(1)),
+            user: User::new(Arc::clone(identities)),
+            pod,
+            serving,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What ends with a pod: its unused tunnels at once, its identity with its last connection.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::world::{World, eventually, soon};
+
+#[tokio::test]
+async fn tunnels_of_a_pod_that_stopped_are_closed_as_soon_as_they_are_unused() {
+    let mut world = World::new();
+    let unused = world.connected(80).await;
+    drop(unused);
+    eventually(|| world.client.tunnel.connections().is_empty()).await;
+    let (mut client, mut app) = world.connected(80).await;
+    assert_eq!(world.client.tunnels(), 2, "each start of a pod has tunnels of its own");
+    world.stop_pods();
+    eventually(|| world.client.tunnels() == 1).await;
+    client.write_all(b"still here").await.unwrap();
+    let mut bytes = [0; 10];
+    soon(app.read_exact(&mut bytes)).await.unwrap();
+    drop((client, app));
+    eventually(|| world.client.tunnels() == 0).await;
+}
+
+#[tokio::test]
+async fn an_identity_is_forgotten_with_the_last_pod_that_used_it() {
+    let mut world = World::new();
+    let (client, app) = world.connected(80).await;
+    let other = world.connected(81).await;
+    assert_eq!(world.certificates.issued(), 2);
+    world.stop_pods();
+    drop(other);
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    assert_eq!(world.certificates.issued(), 2, "a connection is there still");
+    drop((client, app));
+    eventually(|| world.certificates.issued() == 0).await;
+}

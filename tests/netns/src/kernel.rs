@@ -23,7 +23,7 @@ pub fn cookie(pod: &Pod) -> Result<u64> {
 pub struct Held {
     /// Links attached to it.
     pub links: BTreeSet<u32>,
-    /// Maps of the programs attached to it.
+    /// Maps of the programs attached to it, but for those that all pods share.
     pub maps: BTreeSet<u32>,
 }
 
@@ -36,6 +36,12 @@ impl Held {
         for link in bpf::links()?.into_iter().filter(|link| attached(link.target)) {
             links.insert(link.id);
             maps.extend(bpf::maps_of(&bpf::program(link.program)?)?);
+        }
+        for entry in std::fs::read_dir(pins_of(pod.node()).join("node"))? {
+            let object = bpf::open_pin(&entry?.path())?;
+            if bpf::is_map(&object)? {
+                maps.remove(&bpf::map_info(&object)?.id);
+            }
         }
         Ok(Self { links, maps })
     }
@@ -58,14 +64,14 @@ impl Held {
     }
 }
 
-/// What an agent's descriptors are open on: `socket:[1]`, `net:[2]`, `anon_inode:bpf-map`.
+/// What an agent's descriptors are open on: `socket:[1]`, `net:[2]`, `anon_inode:bpf-map`. Those of its own namespace are left
+/// out: each thread has one, and there are now more threads and now fewer.
 pub fn descriptors(agent: &Agent) -> Result<Vec<String>> {
     let pid = agent.pid().context("the agent is not running")?;
+    let own = std::fs::read_link(format!("/proc/{pid}/ns/net"))?;
     let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
-    Ok(open
-        .flatten()
-        .filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.display().to_string()))
-        .collect())
+    let targets = open.flatten().filter_map(|fd| std::fs::read_link(fd.path()).ok());
+    Ok(targets.filter(|target| *target != own).map(|target| target.display().to_string()).collect())
 }
 
 /// Every pin of a node.

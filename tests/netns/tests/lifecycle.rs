@@ -1,11 +1,21 @@
-//! Rows X1 and X3 of the truth table, and what else may not be lost or left when pods and agents come and go.
+//! Rows X1, X2, X3 and X6 of the truth table, and what else may not be lost or left when pods and agents come and go.
 
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use cni::protocol::{Command, MAX_MESSAGE, PodName, Request, Response, VERSION};
 use harness::mesh_file::Enroll;
-use harness::{command, eventually};
-use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, until_answered};
+use harness::wait::eventually_ok;
+use harness::{Agent, Node, Pod, command, eventually};
+use linux::bpf;
+use linux::fdpass::Connection;
+use linux::netns::Netns;
+use netns_tests::kernel::{Held, cookie, descriptors, pins, pins_of, routing};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, metric, until_answered};
 
 #[test]
 fn x1_a_connection_that_is_open_when_the_pod_is_enrolled_lives_on() -> Result<()> {
@@ -99,28 +109,283 @@ fn leftovers(world: &World) -> Result<(Vec<String>, Vec<String>)> {
 }
 
 #[test]
-fn a_released_pod_talks_plainly_again_and_its_open_connections_live_on() -> Result<()> {
+fn x2_connections_that_are_open_when_the_pod_is_released_live_on() -> Result<()> {
     let mut world = World::new()?;
-    let [v4, v6] = at(world.server.addresses(), HTTP);
-    let mut open = world.client.open_http(v4)?;
-    open.get("/")?;
+    // Out through the tunnel and past the mesh, in through the tunnel and in plaintext; in both families.
+    let mut open = Vec::new();
+    for (from, targets) in [
+        (&world.client, at(world.server.addresses(), HTTP)),
+        (&world.client, at(world.plain.addresses(), HTTP)),
+        (&world.server, at(world.client.addresses(), HTTP)),
+        (&world.plain, at(world.client.addresses(), HTTP)),
+    ] {
+        for target in targets {
+            let mut http = from.open_http(target)?;
+            http.get("/before")?;
+            open.push((format!("{} to {target}", from.name()), http));
+        }
+    }
     world.mesh.enroll.retain(|entry| entry.name != "client");
     world.write_mesh()?;
     world.agent1.wait_for_log(&["pod released", "demo/client"], LIMIT)?;
-    for target in [v4, v6] {
-        let mut http = world.client.open_http(target)?;
-        let own = http.stream().local_addr()?;
-        let reply = http.get("/")?;
-        ensure!(reply.peer()?.ip() == own.ip(), "{}", reply.body);
+    for round in 0..3 {
+        for (what, http) in &mut open {
+            http.get("/after").with_context(|| format!("{what}, request {round} after the release"))?;
+        }
+        // New ones are the pod's own.
+        for target in at(world.server.addresses(), HTTP) {
+            let mut http = world.client.open_http(target)?;
+            let own = http.stream().local_addr()?;
+            let reply = http.get("/")?;
+            ensure!(reply.peer()?.ip() == own.ip(), "{}", reply.body);
+        }
+        for target in at(world.client.addresses(), HTTP) {
+            let mut http = world.plain.open_http(target)?;
+            let own = http.stream().local_addr()?;
+            ensure!(http.get("/")?.peer()? == own, "the agent must not stand between any more");
+        }
+        ensure!(
+            routing(&world.client)?.contains("0xc17"),
+            "the route goes with the last captured connection"
+        );
     }
-    open.get("/").context("the captured connection must live on after the release")?;
     drop(open);
-    let name = world.client.netns().file_name().context("name")?.to_string_lossy().into_owned();
     eventually("the pod's rule to go with its last connection", LIMIT, || {
-        let rules = command::ip(&format!("-n {name} rule")).ok()?;
-        (!rules.contains("0xc17")).then_some(())
+        (!routing(&world.client).ok()?.contains("0xc17")).then_some(())
     })?;
     Ok(())
+}
+
+#[test]
+fn x6_a_pod_that_is_deleted_while_captured_leaves_nothing() -> Result<()> {
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    for name in ["told", "vanished"] {
+        world.mesh.enroll.push(Enroll::by_cni(name, "demo", &n1));
+    }
+    world.write_mesh()?;
+    world.agent1.wait_for_log(&["mesh file applied", "pods=4"], LIMIT)?;
+    let before = (pins(&n1)?, sorted(descriptors(&world.agent1)?).len());
+    for name in ["told", "vanished"] {
+        let pod = n1.add_pod(name, "demo")?;
+        let held = Held::of(&pod)?;
+        ensure!(held.links.len() == 1 && held.maps.len() >= 2, "{held:?}");
+        ensure!(pins(&n1)?.len() > before.0.len() && descriptors(&world.agent1)?.len() > before.1);
+        let inode = Netns::open(pod.netns())?.id().inode;
+        if name == "told" {
+            pod.remove()?;
+        } else {
+            // Without a word to anybody.
+            pod.delete_netns()?;
+        }
+        world.agent1.wait_for_log(&["pod released", &format!("demo/{name}")], LIMIT)?;
+        let left = || -> Result<()> {
+            let left = held.left()?;
+            ensure!(left.is_nothing(), "links and maps: {left:?}");
+            let now = (pins(&n1)?, descriptors(&world.agent1)?);
+            ensure!(now.0 == before.0, "pins: {:?}", now.0);
+            ensure!(!now.1.contains(&format!("net:[{inode}]")), "its namespace is held");
+            ensure!(
+                now.1.len() <= before.1,
+                "{} descriptors, {} before: {:?}",
+                now.1.len(),
+                before.1,
+                sorted(now.1)
+            );
+            Ok(())
+        };
+        eventually_ok(&format!("nothing to be left of the pod that was {name}"), LIMIT, left)?;
+    }
+    ensure!(world.client.get(at(world.server.addresses(), HTTP)[0], "/")?.status == 200);
+    Ok(())
+}
+
+fn sorted(mut texts: Vec<String>) -> Vec<String> {
+    texts.sort();
+    texts
+}
+
+#[test]
+fn what_a_dead_agent_left_of_pods_that_are_gone_is_removed_at_the_start() -> Result<()> {
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    let known = cookie(&world.neighbour)?;
+    let held = Held::of(&world.neighbour)?;
+    world.agent1.kill9()?;
+    // With its last process and its last name the namespace goes.
+    world.apps.clear();
+    world.neighbour.delete_netns()?;
+    eventually_ok("the namespace to be gone", LIMIT, || {
+        let links = bpf::links()?;
+        let left = links.iter().find(|link| held.links.contains(&link.id)).context("its link is pinned")?;
+        ensure!(left.target == bpf::Target::Nothing, "{left:?}");
+        Ok(())
+    })?;
+    // Nor is there a record of it.
+    std::fs::remove_file(n1.agent_dir().join("pods/demo_neighbour.json"))?;
+    ensure!(pins_of(&n1).join(format!("pods/{known:x}")).exists(), "the dead agent's pins");
+    world.agent1.restart()?;
+    ensure!(!pins_of(&n1).join(format!("pods/{known:x}")).exists());
+    eventually_ok("links and maps to be gone", LIMIT, || {
+        let left = held.left()?;
+        ensure!(left.is_nothing(), "{left:?}");
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn pods_of_another_layout_are_taken_over_without_a_gap() -> Result<()> {
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    let tap = world.wire.tap()?;
+    let targets: Vec<_> =
+        at(world.server.addresses(), HTTP).into_iter().chain(at(ips(WEB), SERVICE)).collect();
+    // A pod that cannot be captured yet keeps the other version's capture, and so itself refused.
+    let name = world.neighbour.netns().file_name().context("name")?.to_string_lossy().into_owned();
+    world.agent1.kill9()?;
+    std::fs::rename(n1.bpffs().join("v1"), n1.bpffs().join("v0"))?;
+    let routes = [gateway(&name, "-4")?, gateway(&name, "-6")?];
+    command::ip(&format!("-n {name} addr flush dev eth0"))?;
+    for target in &targets {
+        ensure!(world.client.attempt(*target, "/v0-needle")?.is_refused());
+    }
+    world.agent1.restart()?;
+    for target in &targets {
+        ensure!(until_answered(&world.client, *target)?.field("app") == "server");
+    }
+    let theirs =
+        |pod: &Pod| -> Result<bool> { Ok(n1.bpffs().join(format!("v0/pods/{:x}", cookie(pod)?)).exists()) };
+    ensure!(!theirs(&world.client)? && theirs(&world.neighbour)?, "{:?}", pins(&n1)?);
+    ensure!(n1.bpffs().join("v0/node/connect4").exists(), "the other version's programs went too early");
+    let [v4, v6] = world.neighbour.addresses();
+    command::ip(&format!("-n {name} addr add {v4}/24 dev eth0"))?;
+    command::ip(&format!("-n {name} addr add {v6}/64 dev eth0 nodad"))?;
+    for (family, gateway) in ["-4", "-6"].into_iter().zip(routes) {
+        command::ip(&format!("-n {name} {family} route replace default via {gateway}"))?;
+    }
+    world.agent1.wait_for_log(&["another version's capture has no pod left"], Duration::from_secs(60))?;
+    ensure!(!n1.bpffs().join("v0").exists(), "{:?}", pins(&n1)?);
+    ensure!(world.server.get(at(world.neighbour.addresses(), HTTP)[0], "/")?.status == 200);
+    tap.settle()?;
+    let leaked = tap.any(|s| s.payload.windows(9).any(|w| w == b"v0-needle"));
+    ensure!(!leaked, "payload of a captured pod was on the wire");
+    Ok(())
+}
+
+fn gateway(netns: &str, family: &str) -> Result<String> {
+    let route = command::ip(&format!("-n {netns} {family} route show default"))?;
+    let mut words = route.split_whitespace().skip_while(|word| *word != "via");
+    Ok(words.nth(1).with_context(|| format!("no gateway in {route:?}"))?.to_owned())
+}
+
+/// Enrolments and releases of one pod, one after the other.
+const CYCLES: u32 = 1000;
+/// More tunnels than the pods beside keep open.
+const POOLED: usize = 32;
+
+#[test]
+fn a_thousand_cycles_leave_nothing_and_disturb_nobody() -> Result<()> {
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    let cycled = n1.add_plain_pod("cycled", "demo")?;
+    world.mesh.enroll.push(Enroll::by_cni("cycled", "demo", &n1));
+    world.write_mesh()?;
+    world.agent1.wait_for_log(&["mesh file applied", "pods=3"], LIMIT)?;
+    let netns = Netns::open(cycled.netns())?;
+    let sandbox = cycled.sandbox();
+    let ask = |command: Command| -> Result<()> {
+        let request = Request {
+            version: VERSION,
+            command,
+            container_id: sandbox.container_id.clone(),
+            netns: sandbox.netns.display().to_string(),
+            ifname: "eth0".to_owned(),
+            pod: Some(PodName { name: "cycled".into(), namespace: "demo".into(), uid: None }),
+            ips: cycled.addresses().to_vec(),
+        };
+        let connection = Connection::connect(&n1.cni_socket(), LIMIT)?;
+        connection.send(&request.encode()?, &[netns.as_fd()])?;
+        let answer = Response::decode(&connection.recv(MAX_MESSAGE)?.0)?.into_result()?;
+        answer.map(drop).map_err(|failure| anyhow::anyhow!("{command:?}: {failure:?}"))
+    };
+    // Once, so that what is kept for good is there.
+    ask(Command::Add)?;
+    ask(Command::Del)?;
+    let settled = |before: &State| {
+        eventually_ok("everything of the cycled pod to be gone", LIMIT, || {
+            let held = Held::of(&cycled)?;
+            ensure!(held.is_nothing(), "{held:?}");
+            let now = state(&world.agent1, &n1, &cycled)?;
+            ensure!(now.0 == before.0, "pins: {:?}", now.0.symmetric_difference(&before.0));
+            ensure!(now.1 == before.1, "{} instead of {}", now.1, before.1);
+            // The traffic has left pooled tunnels: one a worker and family.
+            let most = |kind: &str, count: usize| if kind == "socket" { count + POOLED } else { count };
+            for (kind, count) in now.2 {
+                let known = before.2.get(&kind).copied().unwrap_or(0);
+                ensure!(count <= most(&kind, known), "{count} descriptors of kind {kind}, {known} before");
+            }
+            Ok(())
+        })
+    };
+    eventually("the first release to be over", LIMIT, || {
+        (!routing(&cycled).ok()?.contains("0xc17")).then_some(())
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    let before = state(&world.agent1, &n1, &cycled)?;
+    let done = AtomicBool::new(false);
+    let (asked, took) = std::thread::scope(|scope| -> Result<_> {
+        let traffic = scope.spawn(|| {
+            let mut asked = 0u32;
+            while !done.load(Ordering::Relaxed) {
+                for target in at(world.server.addresses(), HTTP) {
+                    let attempt = world.neighbour.attempt(target, "/")?;
+                    ensure!(attempt.is_ok(), "request {asked} to {target}: {attempt:?}");
+                    asked += 1;
+                }
+                for target in at(world.client.addresses(), HTTP) {
+                    let attempt = world.plain.attempt(target, "/")?;
+                    ensure!(attempt.is_ok(), "request {asked} to {target}: {attempt:?}");
+                    asked += 1;
+                }
+            }
+            Ok(asked)
+        });
+        let began = Instant::now();
+        let cycles = (0..CYCLES).try_for_each(|turn| {
+            ask(Command::Add).and_then(|()| ask(Command::Del)).with_context(|| format!("cycle {turn}"))
+        });
+        let took = began.elapsed();
+        done.store(true, Ordering::Relaxed);
+        let asked = traffic.join().map_err(|_| anyhow::anyhow!("the traffic panicked"))??;
+        cycles.map(|()| (asked, took))
+    })?;
+    settled(&before)?;
+    let mean = |name: &str| -> Result<f64> {
+        let sum = metric(&world.agent1, &format!("culvert_{name}_duration_seconds_sum"), &[])?;
+        let count = metric(&world.agent1, &format!("culvert_{name}_duration_seconds_count"), &[])?;
+        ensure!(count >= f64::from(CYCLES), "{name}: {count}");
+        Ok(1000.0 * sum / count)
+    };
+    println!(
+        "{CYCLES} cycles in {took:.1?} beside {asked} requests; enrol {:.2} ms, release {:.2} ms on average",
+        mean("enroll")?,
+        mean("release")?
+    );
+    ensure!(asked > 0 && took < Duration::from_secs(60), "{took:?}");
+    Ok(())
+}
+
+/// Pins of a node, routing of a pod, the agent's descriptors: how many of which kind.
+type State = (BTreeSet<PathBuf>, String, BTreeMap<String, usize>);
+
+fn state(agent: &Agent, node: &Node, pod: &Pod) -> Result<State> {
+    let mut kinds = BTreeMap::new();
+    for target in descriptors(agent)? {
+        let kind = target.split(":[").next().unwrap_or_default().to_owned();
+        *kinds.entry(kind).or_default() += 1;
+    }
+    Ok((pins(node)?, routing(pod)?, kinds))
 }
 
 #[test]

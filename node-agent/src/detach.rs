@@ -8,6 +8,8 @@ use std::io;
 use anyhow::bail;
 use linux::bpffs;
 use linux::netns::Netns;
+use redirect::OtherLayouts;
+use redirect::pins::Pins;
 
 use crate::cli::DetachArgs;
 use crate::enrollment::Records;
@@ -21,6 +23,9 @@ pub(crate) fn detach(args: &DetachArgs) -> anyhow::Result<()> {
     // First the pins: from here on nothing is captured, and the routes lead nobody any more.
     // Only what is ours: the directory may be one that others share.
     if let Err(error) = bpffs::remove(&place.bpffs.join(redirect::LAYOUT)) {
+        failures.push(error.to_string());
+    }
+    if let Err(error) = OtherLayouts::of(&Pins::new(&place.bpffs)).remove() {
         failures.push(error.to_string());
     }
     // Fails where something else is in it, which is fine.

@@ -12,6 +12,7 @@
 
 mod decisions;
 mod error;
+mod events;
 mod mend;
 mod metrics;
 mod options;
@@ -40,6 +41,7 @@ use tunnel::{Pod, PodHandle, Tunnel};
 
 pub(crate) use decisions::Decisions;
 pub(crate) use error::EnrollError;
+pub(crate) use events::follow as follow_events;
 pub(crate) use metrics::EnrollmentMetrics;
 pub(crate) use reconcile::run;
 use record::Record;

@@ -70,6 +70,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     let node = Arc::new(NodeCapture::open(&args.place.bpffs)?);
     tokio::spawn(kubelet::follow(Arc::clone(&node), kubelet_search(args)));
     let tunnel = Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, &mut registry)?;
+    let events = node.take_events();
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
         node,
@@ -81,6 +82,9 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
         metrics: EnrollmentMetrics::register(&mut registry),
         dns: args.dns_capture,
     }));
+    if let Some(events) = events {
+        tokio::spawn(enrollment::follow_events(Arc::clone(&enroller), events));
+    }
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     tokio::spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
     tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));

@@ -21,6 +21,14 @@ struct Labels {
 }
 
 impl Enroller {
+    /// The enrolled pod in the namespace with this cookie, unless it is just being enrolled or released.
+    pub(super) fn pod_with_cookie(&self, cookie: u64) -> Option<PodKey> {
+        let has = |slot: &Slot| {
+            slot.try_lock().is_ok_and(|e| e.as_ref().is_some_and(|e| e.guard.attachment().cookie() == cookie))
+        };
+        self.lock_pods().iter().find(|(_, slot)| has(slot)).map(|(pod, _)| pod.clone())
+    }
+
     /// What capture decided for each enrolled pod, and how often. A pod that is just being enrolled or released is left
     /// out: asking for metrics waits for nobody.
     fn decisions(&self) -> Vec<(PodKey, &'static str, u64)> {

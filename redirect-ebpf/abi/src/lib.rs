@@ -8,6 +8,7 @@
 
 mod decision;
 mod dns;
+mod event;
 mod flow;
 mod row;
 
@@ -15,6 +16,7 @@ pub use decision::{Decision, DecisionKey, Steering};
 pub use dns::{
     DNS_PORT, DNS_PREFIX_V6, DNS_PREFIX_V6_LENGTH, RESOLVERS_PER_POD, ResolverKey, dns_address, dns_slot,
 };
+pub use event::{EVENT_BYTES, EVENTS_PER_SECOND, Event};
 pub use flow::{Exemption, Flow};
 pub use row::{AddressKey, Row, settings};
 
@@ -80,6 +82,8 @@ pub mod map {
     pub const RESOLVERS: &str = "RESOLVERS";
     /// How often which decision was taken for which pod.
     pub const DECISIONS: &str = "DECISIONS";
+    /// Decisions worth knowing, as they are taken.
+    pub const EVENTS: &str = "EVENTS";
     /// How often `steer` of one pod took which decision.
     pub const STEERED: &str = "STEERED";
     /// Settings of one pod.

@@ -68,6 +68,11 @@ impl OtherLayouts {
         Ok(retired)
     }
 
+    /// Removes them all: nothing that another version captured is captured any more.
+    pub fn remove(&self) -> Result<(), CaptureError> {
+        self.directories()?.iter().try_for_each(|directory| Ok(bpffs::remove(directory)?))
+    }
+
     fn directories(&self) -> Result<Vec<PathBuf>, CaptureError> {
         let names = bpffs::entries(&self.root)?;
         let is_other = |name: &&String| *name != abi::LAYOUT && is_layout(name);

@@ -11,6 +11,7 @@
 
 pub mod attachment;
 mod error;
+pub mod events;
 pub mod guard;
 pub mod layouts;
 pub mod leftovers;
@@ -26,6 +27,7 @@ pub mod sockets;
 pub use abi::{Decision, Direction, LAYOUT, Steering};
 pub use attachment::{Attachment, PodOptions};
 pub use error::CaptureError;
+pub use events::{Decided, Events};
 pub use guard::{Guard, Repair};
 pub use layouts::OtherLayouts;
 pub use listeners::Listeners;

@@ -20,6 +20,7 @@ use aya::{Ebpf, EbpfLoader};
 use linux::{bpffs, cgroup, privilege};
 
 use crate::error::CaptureError;
+use crate::events::Events;
 use crate::pins::{Pins, pin_link};
 use crate::probe;
 pub(crate) use maps::Shared;
@@ -43,6 +44,7 @@ pub struct NodeCapture {
     maps: NodeMaps,
     // A new one would read all of the kernel's type information, which takes longer than everything else a pod needs.
     loader: Mutex<EbpfLoader<'static>>,
+    events: Mutex<Option<Events>>,
 }
 
 impl NodeCapture {
@@ -73,12 +75,19 @@ impl NodeCapture {
         }
         pin_link(attach_sock_ops(&mut object, program::PROBES, &root)?, &pins.node(), program::PROBES)?;
         let maps = NodeMaps::take(&mut object)?;
-        Ok(Self { pins, maps, loader: Mutex::new(loader) })
+        let events = object.take_map(map::EVENTS).ok_or(CaptureError::Missing(map::EVENTS))?;
+        let events = Mutex::new(Some(Events::new(events)?));
+        Ok(Self { pins, maps, loader: Mutex::new(loader), events })
     }
 
     /// Loads the programs and maps of one pod.
     pub(crate) fn load_pod(&self) -> Result<Ebpf, CaptureError> {
         Ok(self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(crate::object::POD)?)
+    }
+
+    /// Decisions as they are taken, from now on; only the first who asks gets them.
+    pub fn take_events(&self) -> Option<Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Where this installation's pins are.

@@ -483,6 +483,9 @@ fn stopping_is_not_releasing_and_detaching_is() -> Result<()> {
     let words = world.agent1.command_line()?;
     let (program, _) = words.split_first().context("program")?;
     let (dir, pins) = (world.nodes[0].agent_dir(), world.nodes[0].bpffs());
+    // Another version's capture is taken out as well.
+    std::fs::rename(pins.join("v1"), pins.join("v2"))?;
+    ensure!(world.client.attempt(target, "/")?.is_refused());
     let mut detach = std::process::Command::new(program);
     command::run(detach.arg("detach").arg("--run-dir").arg(dir).arg("--bpffs").arg(&pins))?;
     ensure!(!pins.exists());

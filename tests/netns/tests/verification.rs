@@ -1,6 +1,7 @@
 //! Verification for life: capture that is lost is found, mended and told, whatever part of it it was; and `culvert verify`
 //! shows it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,14 @@ use anyhow::{Context as _, Result, ensure};
 use harness::{Pod, command, eventually};
 use linux::bpf;
 use linux::netns::Netns;
-use netns_tests::kernel::{cookie, pins_of};
+use netns_tests::kernel::{Held, cookie, pins_of};
 use netns_tests::{HTTP, LIMIT, SERVICE, WEB, World, at, ips, metric, until_answered};
 
 /// Within this a loss is found.
 const FOUND: Duration = Duration::from_secs(5);
+
+/// Within this each pod is proven by a connection.
+const PROVEN: Duration = Duration::from_secs(45);
 
 /// Somebody breaks the capture of a pod.
 type Break<'a> = Box<dyn Fn(&Pod) -> Result<()> + 'a>;
@@ -92,6 +96,28 @@ fn each_kind_of_lost_capture_is_found_mended_and_told() -> Result<()> {
     ensure!(metric(&world.agent1, "culvert_capture_repairs_total", &[("outcome", "failed")])? == 0.0);
     // Whatever was mended is captured: what the pods said went through the tunnel.
     ensure!(verify(&world, &[])?.0 == Some(0), "{}", verify(&world, &[])?.1);
+    Ok(())
+}
+
+#[test]
+fn what_no_inspection_sees_is_found_by_a_connection() -> Result<()> {
+    let world = World::new()?;
+    // Somebody empties the slots from which the program picks the outbound listeners: the kernel tells nobody.
+    for id in Held::of(&world.client)?.maps {
+        let map = bpf::map(id)?;
+        for slot in [0u32, 1] {
+            // Of the pod's other maps no row can be removed so.
+            let _ = bpf::delete_row(&map, &slot.to_ne_bytes());
+        }
+    }
+    let target = at(world.server.addresses(), HTTP)[0];
+    ensure!(!world.client.attempt(target, "/")?.is_ok());
+    world.agent1.wait_for_log(&["capture lost", "demo/client", "did not reach the agent"], PROVEN)?;
+    world.agent1.wait_for_log(&["capture mended", "demo/client", "anew"], LIMIT)?;
+    ensure!(metric(&world.agent1, "culvert_capture_lost_total", &[("reason", "connection")])? == 1.0);
+    for target in at(world.server.addresses(), HTTP) {
+        ensure!(world.client.get(target, "/")?.field("app") == "server");
+    }
     Ok(())
 }
 
@@ -294,5 +320,31 @@ fn the_agents_own_namespace_is_no_pods() -> Result<()> {
     let line = world.agent1.wait_for_log(&["pod not enrolled", "demo/host"], LIMIT)?;
     ensure!(line.contains("agent's own network namespace"), "{line}");
     ensure!(Netns::open(n1.netns())?.cookie()? != cookie(&world.client)?);
+    Ok(())
+}
+
+#[test]
+fn decisions_worth_knowing_are_told_as_they_are_taken() -> Result<()> {
+    let world = World::new()?;
+    // Link-local destinations cannot be captured, so they are refused: the log says who was refused what, and why.
+    let target: SocketAddr = "[fe80::1]:4321".parse()?;
+    let refused = world.client.connect(target, LIMIT)?;
+    ensure!(refused.is_err());
+    let own = std::process::id().to_string();
+    let parts =
+        ["capture", "connection refused", "demo/client", "[fe80::1]:4321", "refused_link_local", &own];
+    world.agent1.wait_for_log(&parts, LIMIT)?;
+    // A flood is counted whole, but told at a bounded rate.
+    for _ in 0..2_000 {
+        ensure!(world.client.connect(target, LIMIT)?.is_err());
+    }
+    let counted = eventually("all refusals to be counted", LIMIT, || {
+        let metrics = world.agent1.metrics().ok()?;
+        let line =
+            metrics.lines().find(|l| l.contains("\"client\"") && l.contains("\"refused_link_local\""))?;
+        line.rsplit(' ').next()?.parse::<u64>().ok().filter(|count| *count >= 2_001)
+    })?;
+    ensure!(counted == 2_001, "{counted}");
+    ensure!(world.agent1.log_lines(&["connection refused", "refused_link_local"]).len() < 1_500);
     Ok(())
 }

@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockAddrContext;
 
 use crate::maps::{AGENTS, EXEMPT, OWN};
 use crate::socket::{Kind, Option};
-use crate::{Address, count, dns, probe, socket};
+use crate::{Address, count, dns, probe, socket, tell};
 
 const EPERM: i32 = 1;
 const ECONNREFUSED: i32 = 111;
@@ -31,6 +31,7 @@ pub fn decide<const V4: bool>(ctx: &SockAddrContext, destination: Address) -> i3
     }
     let decision = judge(ctx, cookie, destination);
     count::add(cookie, decision);
+    tell::tell(ctx, cookie, decision, destination);
     let error = match decision {
         Decision::RefusedWithoutAgent => ECONNREFUSED,
         Decision::RefusedLinkLocal | Decision::RefusedUnmarkable => EPERM,

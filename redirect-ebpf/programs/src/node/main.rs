@@ -14,6 +14,7 @@ mod dns;
 mod maps;
 mod probe;
 mod socket;
+mod tell;
 
 use core::ffi::c_void;
 

@@ -1,11 +1,13 @@
 //! The maps of a node, pinned and shared by one agent with the next.
 
 use abi::{
-    AddressKey, DecisionKey, Flow, MAX_ALL_ADDRESSES, MAX_DECISIONS, MAX_FLOWS, MAX_PODS, MAX_PROBERS,
-    MAX_RESOLVERS, PodAddress, ResolverKey, Row,
+    AddressKey, DecisionKey, EVENT_BYTES, Event, Flow, MAX_ALL_ADDRESSES, MAX_DECISIONS, MAX_FLOWS, MAX_PODS,
+    MAX_PROBERS, MAX_RESOLVERS, PodAddress, ResolverKey, Row,
 };
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuHashMap, SkStorage, SockHash};
+use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockHash};
 use aya_ebpf::macros::btf_map;
+
+use crate::tell::Budget;
 
 /// `BPF_F_NO_PREALLOC`: memory for what there is, not for the most there can be.
 const NO_PREALLOC: usize = 1;
@@ -43,3 +45,11 @@ pub static RESOLVERS: HashMap<ResolverKey, PodAddress, { MAX_RESOLVERS as usize 
 #[btf_map]
 pub static DECISIONS: PerCpuHashMap<DecisionKey, u64, { MAX_DECISIONS as usize }, NO_PREALLOC> =
     PerCpuHashMap::new();
+
+/// Decisions worth knowing; each agent reads those of its own programs.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { EVENT_BYTES as usize }> = RingBuf::new();
+
+/// How many of them were told lately.
+#[btf_map]
+pub static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();

@@ -13,8 +13,8 @@ use abi::{
     PodAddress, Steering, settings,
 };
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::macros::{map, sk_lookup};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, SockMap};
 use aya_ebpf::programs::SkLookupContext;
 
 const AF_INET: u32 = 2;
@@ -28,8 +28,7 @@ const REPLACE: u64 = 1;
 static SOCKETS: SockMap = SockMap::with_max_entries(LISTENERS, 0);
 
 #[map]
-static ADDRESSES: HashMap<PodAddress, u32> =
-    HashMap::with_max_entries(MAX_ADDRESSES, NO_PREALLOC);
+static ADDRESSES: HashMap<PodAddress, u32> = HashMap::with_max_entries(MAX_ADDRESSES, NO_PREALLOC);
 
 /// The node's, filled by its sockops program.
 #[map]

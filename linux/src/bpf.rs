@@ -188,6 +188,11 @@ pub fn program(id: u32) -> io::Result<OwnedFd> {
     descriptor(bpf(BPF_PROG_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() })?)
 }
 
+/// Opens a map.
+pub fn map(id: u32) -> io::Result<OwnedFd> {
+    descriptor(bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() })?)
+}
+
 /// Attaches an sk_lookup program to a network namespace; it is detached when the last descriptor and pin of the link are
 /// gone (Linux 5.9).
 pub fn attach_lookup(program: &impl AsFd, netns: &impl AsFd) -> io::Result<OwnedFd> {
@@ -284,8 +289,8 @@ pub fn links() -> io::Result<Vec<LinkInfo>> {
 
 /// Whether a map with this id is still there.
 pub fn map_exists(id: u32) -> io::Result<bool> {
-    match bpf(BPF_MAP_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() }) {
-        Ok(opened) => descriptor(opened).map(|_| true),
+    match map(id) {
+        Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }

@@ -51,11 +51,17 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         Err(reason) => return failed(Reporter::Destination, source, connected, &reason),
     };
     let shared = Arc::clone(&scope.shared);
+    let serving = scope.served.serving.clone();
     let arrival = Arrival { scope, source, connected, client };
-    let served =
-        server::serve(tls, &shared.config.http2, shared.config.timeouts.http2_handshake, |request| {
+    let served = server::serve(
+        tls,
+        &shared.config.http2,
+        shared.config.timeouts.http2_handshake,
+        serving,
+        |request| {
             tokio::spawn(arrival.clone().connect(request));
-        });
+        },
+    );
     match served.await {
         Ok(()) => {}
         // Peers close their sockets without the goodbyes of TLS and HTTP/2: that is how tunnels end.

@@ -88,8 +88,8 @@ pub struct Listeners {
     pub dns: Vec<UdpSocket>,
 }
 
-/// A pod being served. Dropping it stops accepting and closes tunnels that carry nothing; connections that are there go
-/// on, and with the last of them the pod's identity is released.
+/// A pod being served. Dropping it stops accepting and closes tunnels that carry nothing, from it and to it; connections
+/// that are there go on, and with the last of them the pod's identity is released.
 #[derive(Debug)]
 #[must_use = "the pod is served only as long as its handle lives"]
 pub struct PodHandle {

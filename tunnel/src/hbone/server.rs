@@ -15,7 +15,7 @@ use h2::{Reason, RecvStream};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use mesh::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::baggage::Baggage;
@@ -34,11 +34,13 @@ pub(crate) enum ServeError {
     Lost,
 }
 
-/// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`.
+/// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`. When the sender of
+/// `serving` is gone the client is told to open no more streams here; those that are there go on.
 pub(crate) async fn serve<T>(
     io: T,
     config: &Http2Config,
     handshake: Duration,
+    mut serving: watch::Receiver<()>,
     mut on_request: impl FnMut(ConnectRequest),
 ) -> Result<(), ServeError>
 where
@@ -56,8 +58,14 @@ where
     let pending = Arc::new(Semaphore::new(config.max_streams as usize));
     let mut lost =
         pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
+    let mut served = true;
     loop {
         tokio::select! {
+            // No value is ever sent: this resolves when the pod's handle is dropped.
+            _ = serving.changed(), if served => {
+                served = false;
+                connection.graceful_shutdown();
+            }
             accepted = connection.accept() => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
@@ -156,7 +164,8 @@ mod tests {
         let server = tokio::spawn(async move {
             let config = Http2Config { max_streams: 1, ..Http2Config::default() };
             let mut held = Vec::new();
-            serve(ours, &config, Duration::from_secs(5), |request| held.push(request)).await
+            let (_serving, serving) = watch::channel(());
+            serve(ours, &config, Duration::from_secs(5), serving, |request| held.push(request)).await
         });
         let (mut sender, connection) = h2::client::handshake(theirs).await.unwrap();
         tokio::spawn(connection);

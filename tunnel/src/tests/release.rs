@@ -34,3 +34,17 @@ async fn an_identity_is_forgotten_with_the_last_pod_that_used_it() {
     drop((client, app));
     eventually(|| world.certificates.issued() == 0).await;
 }
+
+#[tokio::test]
+async fn peers_of_a_pod_that_stopped_leave_its_tunnels() {
+    let mut world = World::new();
+    let (mut client, mut app) = world.connected(80).await;
+    world.stop_server();
+    // The peer is told not to open anything there any more; what is open goes on.
+    super::resets::expect_refusal(world.way_to((super::world::SERVER, 81))).await;
+    client.write_all(b"still here").await.unwrap();
+    let mut bytes = [0; 10];
+    soon(app.read_exact(&mut bytes)).await.unwrap();
+    drop((client, app));
+    eventually(|| world.certificates.issued() == 1).await;
+}

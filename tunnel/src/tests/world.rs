@@ -277,6 +277,11 @@ impl World {
         self.pods.clear();
     }
 
+    /// Stops the server pod, and nobody else.
+    pub(super) fn stop_server(&mut self) {
+        self.pods.remove(0);
+    }
+
     pub(super) fn add_policy(&self, policy: Policy) {
         self.store.update(|snapshot| {
             let mut editor = snapshot.edit();

@@ -279,7 +279,7 @@ impl World {
 
     /// Stops the server pod, and nobody else.
     pub(super) fn stop_server(&mut self) {
-        self.pods.remove(0);
+        drop(self.pods.remove(0));
     }
 
     pub(super) fn add_policy(&self, policy: Policy) {

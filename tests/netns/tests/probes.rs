@@ -52,18 +52,18 @@ fn world() -> Result<World> {
     bare.mesh.enroll =
         [&bare.client, &bare.neighbour, &bare.server].map(harness::mesh_file::Enroll::running).into();
     bare.write_mesh()?;
-    let hosts: Vec<String> = bare.nodes.iter().map(|node| node.netns().display().to_string()).collect();
     let [n1, n2] = bare.nodes.clone();
-    let start = |node: &harness::Node, host: &str| -> Result<Agent> {
+    let start = |node: &harness::Node| -> Result<Agent> {
+        let host = node.netns().display().to_string();
         let mut agent = Agent::spawn(
             node,
             &mesh_path(&bare.run, node),
-            &["--host-netns", host, "--probe-processes", "kubelet,k3s"],
+            &["--host-netns", &host, "--probe-processes", "kubelet,k3s"],
         )?;
         agent.wait_ready()?;
         Ok(agent)
     };
-    let (agent1, agent2) = (start(&n1, &hosts[0])?, start(&n2, &hosts[1])?);
+    let (agent1, agent2) = (start(&n1)?, start(&n2)?);
     agent2.wait_for_log(&["pod enrolled", "demo/server"], LIMIT)?;
     let Bare { nodes, wire, client, neighbour, server, plain, outside, apps, mesh, run } = bare;
     Ok(World { agent1, agent2, client, neighbour, server, plain, outside, mesh, nodes, wire, apps, run })

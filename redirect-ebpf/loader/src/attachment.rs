@@ -26,7 +26,7 @@ use crate::pins::pin_link;
 use crate::sockets::PodSockets;
 
 /// The route by which marked packets reach the agent.
-pub(crate) const ROUTE: MarkRoute =
+pub const ROUTE: MarkRoute =
     MarkRoute { mark: CAPTURE_MARK, mask: MARK_MASK, table: ROUTE_TABLE, priority: RULE_PRIORITY };
 
 /// What may differ from pod to pod.

@@ -116,7 +116,7 @@ pub(crate) fn serve(name: &str, netns: &Path) -> Result<()> {
             INSPECT => attachment.inspect(&node)?,
             RELEASE => {
                 attachment.release(&node)?;
-                attachment.remove_route()?;
+                attachment.put_back(&attachment.changed_sysctls())?;
             }
             other => bail!("{other} is no order"),
         }

@@ -1,7 +1,7 @@
 //! Options every TCP socket of the data path gets, and connecting with a limit.
 
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -68,24 +68,19 @@ impl Dialer {
         self.connect(served, socket, destination).await
     }
 
-    /// Connects to the pod's own application in the name of `client`, whose connection to us came from there.
+    /// Connects to the pod's own application in the name of `client`.
     pub(crate) async fn to_app(
         self,
         served: &Served,
-        client: SocketAddr,
+        client: IpAddr,
         destination: SocketAddr,
     ) -> Result<(TcpStream, Link), ConnectError> {
-        /// The kernel draws a port of its own each time.
-        const DRAWS: u32 = 4;
-        for _ in 1..DRAWS {
-            let socket = in_the_name_of(served, client, destination)?;
-            let own = begin(served, &socket, destination)?;
-            // With the client's very port the application's end would be the twin of ours, and get none of its packets.
-            if own != client {
-                return self.finish(served, socket, own, destination).await;
-            }
-        }
-        let socket = in_the_name_of(served, client, destination)?;
+        // A pod that reaches itself needs no borrowed address, and could not borrow its own.
+        let socket = if client == destination.ip() {
+            served.pod.sockets.to_network(destination)?
+        } else {
+            served.pod.sockets.to_app(client, destination)?
+        };
         self.connect(served, socket, destination).await
     }
 
@@ -95,18 +90,14 @@ impl Dialer {
         socket: Socket,
         destination: SocketAddr,
     ) -> Result<(TcpStream, Link), ConnectError> {
-        let own = begin(served, &socket, destination)?;
-        self.finish(served, socket, own, destination).await
-    }
-
-    async fn finish(
-        self,
-        served: &Served,
-        socket: Socket,
-        own: SocketAddr,
-        destination: SocketAddr,
-    ) -> Result<(TcpStream, Link), ConnectError> {
+        const EINPROGRESS: i32 = 115;
+        match socket.connect(&served.pod.sockets.locate(destination).into()) {
+            Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
         // From here on the other end may accept, and may turn out to be ourselves.
+        let own =
+            socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable).map_err(io::Error::from)?;
         let link = served.gate.dialled_from(own, destination);
         let stream = TcpStream::from_std(socket.into())?;
         timeout(self.limit, stream.writable()).await.map_err(|_| ConnectError::Timeout(self.limit))??;
@@ -116,23 +107,4 @@ impl Dialer {
         tune(&stream, self.keepalive);
         Ok((stream, link))
     }
-}
-
-fn in_the_name_of(served: &Served, client: SocketAddr, destination: SocketAddr) -> io::Result<Socket> {
-    // A pod that reaches itself needs no borrowed address, and could not borrow its own.
-    if client.ip() == destination.ip() {
-        served.pod.sockets.to_network(destination)
-    } else {
-        served.pod.sockets.to_app(client.ip(), destination)
-    }
-}
-
-/// Begins to connect; the address that the kernel chose for our end.
-fn begin(served: &Served, socket: &Socket, destination: SocketAddr) -> io::Result<SocketAddr> {
-    const EINPROGRESS: i32 = 115;
-    match socket.connect(&served.pod.sockets.locate(destination).into()) {
-        Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    socket.local_addr()?.as_socket().ok_or_else(|| ErrorKind::AddrNotAvailable.into())
 }

@@ -118,27 +118,3 @@ fn refused_at_once(target: SocketAddr, attempt: impl FnOnce() -> Result<Attempt>
     ensure!(began.elapsed() < Duration::from_secs(5), "refused only after {:?}", began.elapsed());
     Ok(())
 }
-
-#[test]
-fn i1_the_agent_never_draws_the_port_that_the_client_has() -> Result<()> {
-    let world = World::new()?;
-    // With few ports to draw from, the client's own is drawn often.
-    harness::inside::set_sysctl(world.server.netns(), "net/ipv4/ip_local_port_range", "40000 40003")?;
-    for target in at(world.server.addresses(), HTTP) {
-        for port in 40000..40004 {
-            let own = if target.is_ipv4() { world.plain.addresses()[0] } else { world.plain.addresses()[1] };
-            let stream = world.plain.inside(|| {
-                let socket =
-                    socket2::Socket::new(socket2::Domain::for_address(target), socket2::Type::STREAM, None)?;
-                socket.set_reuse_address(true)?;
-                socket.bind(&SocketAddr::new(own, port).into())?;
-                socket.connect_timeout(&target.into(), LIMIT)?;
-                Ok::<_, std::io::Error>(std::net::TcpStream::from(socket))
-            })??;
-            stream.set_read_timeout(Some(LIMIT))?;
-            let reply = harness::Http::new(stream)?.get("/")?;
-            ensure!(reply.peer()? != SocketAddr::new(own, port), "{}", reply.body);
-        }
-    }
-    Ok(())
-}

@@ -17,6 +17,7 @@ const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DEBIAN_LLVM: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
+const LLVM_LIBRARIES: [&str; 3] = ["bin/llvm-config", "lib/libLLVMCore.a", "lib/libPolly.a"];
 const LINKER_VERSION: &str = "0.13.0";
 
 /// A way to compile for the BPF target.
@@ -79,7 +80,9 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
                 shell::text(&install_linker()),
             );
         }
-        if !Path::new(LLVM_PREFIX).join("bin/llvm-config").exists() {
+        // What the linker is linked with; llvm-config alone may be there without them.
+        let present = |file: &&str| Path::new(LLVM_PREFIX).join(file).exists();
+        if !LLVM_LIBRARIES.iter().all(present) {
             setup::install(&DEBIAN_LLVM)?;
         }
         println!("Missing on this machine, so it is built now: bpf-linker {LINKER_VERSION}");

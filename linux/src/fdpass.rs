@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Descriptors that one message may carry.
-const MAX_DESCRIPTORS: usize = 4;
+const MAX_DESCRIPTORS: usize = 16;
 /// Connections the kernel queues before `accept`.
 const BACKLOG: i32 = 128;
 
@@ -35,6 +35,13 @@ impl Connection {
         socket.set_write_timeout(Some(timeout))?;
         socket.set_read_timeout(Some(timeout))?;
         socket.connect(&SockAddr::unix(path)?)?;
+        Ok(Self { socket })
+    }
+
+    /// Takes over a connection that was accepted by other means than [`Listener::accept`].
+    pub fn accepted(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        socket.set_nonblocking(false)?;
         Ok(Self { socket })
     }
 
@@ -91,11 +98,11 @@ impl Connection {
     }
 }
 
-/// A listening socket in the file system; its file is removed when this is dropped.
+/// A listening socket in the file system; its file is removed when this is dropped, unless it was left to another process.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
 impl Listener {
@@ -110,7 +117,28 @@ impl Listener {
         socket.bind(&SockAddr::unix(path)?)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: Some(path.to_owned()) })
+    }
+
+    /// Takes over a listening socket that another process bound at `path`.
+    pub fn inherit(descriptor: OwnedFd, path: &Path) -> io::Result<Self> {
+        let socket = Socket::from(descriptor);
+        let is_unix = socket.local_addr()?.is_unix();
+        if !is_unix || socket.r#type()? != Type::SEQPACKET || !socket.is_listener()? {
+            let what = "the descriptor is no listening AF_UNIX SOCK_SEQPACKET socket";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        Ok(Self { socket, path: Some(path.to_owned()) })
+    }
+
+    /// Another descriptor of the same socket, to be passed to another process.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.socket.try_clone()?.into())
+    }
+
+    /// Leaves the file to another process, which listens there with the same socket.
+    pub fn leave(&mut self) {
+        self.path = None;
     }
 
     /// Waits for the next connection.
@@ -133,8 +161,10 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Nothing to do about a failure: the next start replaces the file.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            // Nothing to do about a failure: the next start replaces the file.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -175,6 +205,24 @@ mod tests {
         assert_eq!(b.recv(64).unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(a);
         assert!(b.recv(64).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_listener_is_handed_over_with_those_who_wait() {
+        let (a, b, mut listener) = pair();
+        let path = listener.path.clone().unwrap();
+        let waiting = Connection::connect(&path, Duration::from_secs(5)).unwrap();
+        a.send(b"take it", &[listener.share().unwrap().as_fd()]).unwrap();
+        let (_, descriptors) = b.recv(64).unwrap();
+        listener.leave();
+        drop(listener);
+        assert!(Listener::inherit(std::fs::File::open("/dev/null").unwrap().into(), &path).is_err());
+        let heir = Listener::inherit(descriptors.into_iter().next().unwrap(), &path).unwrap();
+        let served = heir.accept().unwrap();
+        served.send(b"hello", &[]).unwrap();
+        assert_eq!(waiting.recv(64).unwrap().0, b"hello");
+        drop(heir);
+        assert!(!path.exists());
     }
 
     #[test]

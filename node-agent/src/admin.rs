@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -20,8 +21,19 @@ use crate::readiness::Readiness;
 const OPEN_METRICS: &str = "application/openmetrics-text;charset=utf-8;version=1.0.0";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Binds a server's port, without IPv6 where the kernel has none.
-pub(crate) async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds a server's port, without IPv6 where the kernel has none; or takes the socket of the agent before this one, if that
+/// is at the same port.
+pub(crate) async fn bind(
+    what: &str,
+    address: SocketAddr,
+    inherited: Option<OwnedFd>,
+) -> anyhow::Result<TcpListener> {
+    if let Some(descriptor) = inherited {
+        let listener = std::net::TcpListener::from(descriptor);
+        if listener.local_addr().is_ok_and(|inherited| is_same(inherited, address)) {
+            return Ok(TcpListener::from_std(listener)?);
+        }
+    }
     let bound = match TcpListener::bind(address).await {
         Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_without_ipv6(&error) => {
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
@@ -33,6 +45,12 @@ pub(crate) async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpL
             "cannot listen on {address} for {what}; is the port taken? Choose another with --{what}-address"
         )
     })
+}
+
+/// The same port at the same address; any address is one, be it IPv4's for want of IPv6.
+fn is_same(inherited: SocketAddr, wanted: SocketAddr) -> bool {
+    let both_any = inherited.ip().is_unspecified() && wanted.ip().is_unspecified();
+    inherited.port() == wanted.port() && (both_any || inherited.ip() == wanted.ip())
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {

@@ -5,6 +5,7 @@
 pub(crate) mod protocol;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::enrollment::{Enroller, PodState};
-use crate::unix_server::{self, Purpose};
+use crate::unix_server::{self, Purpose, Server};
 use protocol::{Answer, Command, LineView, MAX_MESSAGE, PodView, Request, StatusView};
 
 /// Name of the socket in the run directory.
@@ -22,12 +23,16 @@ pub(crate) const SOCKET: &str = "admin.sock";
 /// Pods that are looked at at once for one who asks.
 const AT_ONCE: usize = 8;
 
-/// Listens in `run_dir` and answers on threads until the process ends.
-pub(crate) fn start(run_dir: &Path, enroller: Arc<Enroller>, runtime: Handle) -> anyhow::Result<()> {
+/// Listens in `run_dir`, or with the socket of the agent before this one, and answers on threads.
+pub(crate) fn start(
+    run_dir: &Path,
+    inherited: Option<OwnedFd>,
+    enroller: Arc<Enroller>,
+    runtime: Handle,
+) -> anyhow::Result<Server> {
     let purpose = Purpose { callers: "culvert verify", thread: "admin-request", max_requests: 8 };
-    unix_server::start(&run_dir.join(SOCKET), purpose, move |connection| {
-        answer(connection, &enroller, &runtime)
-    })
+    let listener = unix_server::listen(&run_dir.join(SOCKET), purpose.callers, inherited)?;
+    Ok(Server::start(listener, purpose, move |connection| answer(connection, &enroller, &runtime))?)
 }
 
 fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -> io::Result<()> {

@@ -58,6 +58,12 @@ pub(crate) struct RunArgs {
     pub(crate) network: String,
     #[command(flatten)]
     pub(crate) place: Place,
+    /// If another agent of this installation runs, ask it to hand its pods over, instead of waiting until it ends.
+    #[arg(long, env = "CULVERT_TAKE_OVER", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) take_over: bool,
+    /// Seconds for which connections that are open go on after the pods were handed over to another agent.
+    #[arg(long, env = "CULVERT_DRAIN_LIMIT", value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) drain_limit: u64,
     /// Address of /metrics and /stats/prometheus.
     #[arg(long, env = "CULVERT_METRICS_ADDRESS", default_value = "[::]:15020")]
     pub(crate) metrics_address: SocketAddr,

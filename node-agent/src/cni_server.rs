@@ -5,6 +5,7 @@
 //! and touches no pod.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use linux::netns::Netns;
 use tokio::runtime::Handle;
 
 use crate::enrollment::{EnrollError, Enroller, Location, PodKey};
-use crate::unix_server::{self, Purpose};
+use crate::unix_server::{self, Purpose, Server};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "cni.sock";
 /// Requests being answered at once; further ones wait in the kernel's queue.
-const MAX_REQUESTS: usize = 64;
+const MAX_REQUESTS: u32 = 64;
 
 /// Codes of the CNI specification and, from 100 on, our own.
 mod code {
@@ -33,12 +34,16 @@ mod code {
     pub(super) const NOT_INTACT: u32 = 102;
 }
 
-/// Listens in `run_dir` and answers on threads until the process ends.
-pub(crate) fn start(run_dir: &Path, enroller: Arc<Enroller>, runtime: Handle) -> anyhow::Result<()> {
+/// Listens in `run_dir`, or with the socket of the agent before this one, and answers on threads.
+pub(crate) fn start(
+    run_dir: &Path,
+    inherited: Option<OwnedFd>,
+    enroller: Arc<Enroller>,
+    runtime: Handle,
+) -> anyhow::Result<Server> {
     let purpose = Purpose { callers: "the CNI plugin", thread: "cni-request", max_requests: MAX_REQUESTS };
-    unix_server::start(&run_dir.join(SOCKET), purpose, move |connection| {
-        answer(connection, &enroller, &runtime)
-    })
+    let listener = unix_server::listen(&run_dir.join(SOCKET), purpose.callers, inherited)?;
+    Ok(Server::start(listener, purpose, move |connection| answer(connection, &enroller, &runtime))?)
 }
 
 fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -> io::Result<()> {

@@ -13,6 +13,7 @@
 mod decisions;
 mod error;
 mod events;
+mod freeze;
 mod mend;
 mod metrics;
 mod options;
@@ -31,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::{OwnedMutexGuard, RwLock, Semaphore};
 
 use control::file::Enrollment;
 use linux::netns::Netns;
@@ -43,7 +44,7 @@ pub(crate) use decisions::Decisions;
 pub(crate) use error::EnrollError;
 pub(crate) use events::follow as follow_events;
 pub(crate) use metrics::EnrollmentMetrics;
-pub(crate) use reconcile::run;
+pub(crate) use reconcile::{inherit, run};
 use record::Record;
 pub(crate) use record::{PodKey, Records};
 use retry::Retries;
@@ -72,9 +73,13 @@ pub(crate) struct Enroller {
     pods: Mutex<HashMap<PodKey, Slot>>,
     /// Captured, but not served: to be taken over again.
     lost: Mutex<HashMap<PodKey, Record>>,
+    /// Captured and served by the agent before this one, with whose sockets they are served on.
+    inherited: Mutex<HashMap<u64, Listeners>>,
     retries: Retries,
     states: States,
     repairs: Arc<Semaphore>,
+    /// Held for reading by whoever changes something, for writing while nothing may change.
+    changes: Arc<RwLock<()>>,
 }
 
 /// What an [`Enroller`] is made of.
@@ -97,6 +102,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: EnrollmentMetrics,
     /// Whether DNS queries of pods that do not say otherwise go to the agent.
     pub(crate) dns: bool,
+    /// Listening sockets of pods that another agent hands over, by the cookies of their namespaces.
+    pub(crate) inherited: HashMap<u64, Listeners>,
 }
 
 /// One pod's place; its lock is held while the pod is being enrolled or released. An empty one is not kept.
@@ -165,7 +172,7 @@ pub(crate) struct Location {
 
 impl Enroller {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, dns } = parts;
+        let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, dns, inherited } = parts;
         Self {
             node,
             node_guard: Arc::new(node_guard),
@@ -180,8 +187,10 @@ impl Enroller {
             wanted: Mutex::default(),
             pods: Mutex::default(),
             lost: Mutex::default(),
+            inherited: Mutex::new(inherited),
             retries: Retries::default(),
             repairs: Arc::new(Semaphore::new(MAX_REPAIRS)),
+            changes: Arc::default(),
         }
     }
 
@@ -246,6 +255,7 @@ impl Enroller {
                     self.metrics.active.inc();
                 }
                 self.lock_lost().remove(pod);
+                self.lock_inherited().remove(&cookie);
                 Ok(())
             }
             Err(error) => {
@@ -273,7 +283,9 @@ impl Enroller {
             record.sysctls = self.records.read(pod).map(|known| known.sysctls).unwrap_or_default();
         }
         self.records.write(&record)?;
-        let Captured { guard, uid, serving } = match self.capture(pod, entry, netns).await {
+        let inherited = self.lock_inherited().get(&cookie).map(Listeners::try_clone).transpose();
+        let inherited = inherited.map_err(EnrollError::Inherited)?;
+        let Captured { guard, uid, serving } = match self.capture(pod, entry, netns, inherited).await {
             Ok(captured) => captured,
             Err(error) => {
                 self.give_up(pod, record, adopted, None).await;
@@ -293,12 +305,18 @@ impl Enroller {
         Ok(Enrolled { guard, record, entry: entry.clone(), uid, serving, health: Health::whole() })
     }
 
-    /// Attaches and serves a pod, in the place of an earlier capture of it.
-    async fn capture(&self, pod: &PodKey, entry: &Enrollment, netns: Netns) -> Result<Captured, EnrollError> {
+    /// Attaches and serves a pod, in the place of an earlier capture of it; with the listeners of that, if there are any.
+    async fn capture(
+        &self,
+        pod: &PodKey,
+        entry: &Enrollment,
+        netns: Netns,
+        inherited: Option<Listeners>,
+    ) -> Result<Captured, EnrollError> {
         let node = Arc::clone(&self.node);
         let options = options::of(entry, self.dns);
         let attach = move || {
-            let (attachment, listeners) = Attachment::attach_with(&node, netns, options)?;
+            let (attachment, listeners) = Attachment::attach_with(&node, netns, options, inherited)?;
             let guard = Guard::new(&node, Arc::new(attachment), &listeners)?;
             Ok::<_, redirect::CaptureError>((Arc::new(guard), listeners))
         };
@@ -467,6 +485,10 @@ impl Enroller {
 
     fn lock_lost(&self) -> std::sync::MutexGuard<'_, HashMap<PodKey, Record>> {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_inherited(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Listeners>> {
+        self.inherited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wanted(&self) -> Arc<Vec<Enrollment>> {

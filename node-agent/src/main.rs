@@ -12,6 +12,7 @@ mod cli;
 mod cni_server;
 mod detach;
 mod enrollment;
+mod handover;
 mod kubelet;
 mod lock;
 mod logging;

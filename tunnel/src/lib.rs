@@ -136,6 +136,11 @@ impl Tunnel {
         PodHandle::new(handle)
     }
 
+    /// Whether no pod is served, and nothing that was accepted is open any more.
+    pub fn is_idle(&self) -> bool {
+        self.shared.pods().is_empty()
+    }
+
     /// The connections there are now, in no order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.connections.list()

@@ -34,6 +34,9 @@ pub(crate) enum EnrollError {
     /// Capture failed.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A socket that another agent handed over cannot be duplicated.
+    #[error("the listeners of the agent before this one cannot be used: {0}; check the limit of open files")]
+    Inherited(std::io::Error),
     /// The record could not be kept.
     #[error(transparent)]
     Record(#[from] RecordError),

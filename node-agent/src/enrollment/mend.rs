@@ -117,7 +117,7 @@ impl Enroller {
     /// Captures a pod beside what is there of its capture, and takes its place.
     async fn capture_anew(&self, pod: &PodKey, now: &mut Enrolled) -> Result<(), EnrollError> {
         let netns = now.guard.attachment().netns().try_clone()?;
-        let Captured { guard, uid, serving } = self.capture(pod, &now.entry, netns).await?;
+        let Captured { guard, uid, serving } = self.capture(pod, &now.entry, netns, None).await?;
         let changed = guard.attachment().changed_sysctls();
         let known = std::mem::take(&mut now.record.sysctls);
         now.record.sysctls =

@@ -18,6 +18,19 @@ use crate::readiness::Pending;
 /// How often namespaces are looked at, and failed enrolments are tried again.
 const PERIOD: Duration = Duration::from_secs(2);
 
+/// Serves the pods that another agent hands over, with its sockets; everything else waits until the place is this agent's
+/// alone. Returns how many there are.
+pub(crate) async fn inherit(enroller: &Arc<Enroller>, wanted: &watch::Receiver<Vec<Enrollment>>) -> usize {
+    enroller.set_wanted(wanted.borrow().clone());
+    for record in enroller.read_records() {
+        let is_inherited = enroller.lock_inherited().contains_key(&record.cookie);
+        if is_inherited && let Err(error) = enroller.inherit(&record).await {
+            tracing::error!(pod = %record.pod, %error, "not taken over from the agent before this one, to be tried again");
+        }
+    }
+    enroller.enrolled_pods().len()
+}
+
 /// Follows the list of wanted pods until the process ends; `pending` is done when each pod there at the start was tried.
 pub(crate) async fn run(
     enroller: Arc<Enroller>,
@@ -25,20 +38,27 @@ pub(crate) async fn run(
     pending: Pending,
 ) {
     enroller.set_wanted(wanted.borrow_and_update().clone());
-    enroller.restore().await;
-    enroller.reconcile().await;
+    {
+        let _changes = enroller.changes.read().await;
+        enroller.restore().await;
+        enroller.reconcile().await;
+    }
     drop(pending);
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            changed = wanted.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-                enroller.set_wanted(wanted.borrow_and_update().clone());
-            }
-            _ = tick.tick() => enroller.take_over().await,
+        let changed = tokio::select! {
+            changed = wanted.changed() => match changed {
+                Ok(()) => true,
+                Err(_) => return,
+            },
+            _ = tick.tick() => false,
+        };
+        let _changes = enroller.changes.read().await;
+        if changed {
+            enroller.set_wanted(wanted.borrow_and_update().clone());
+        } else {
+            enroller.take_over().await;
         }
         enroller.reconcile().await;
     }
@@ -52,22 +72,34 @@ impl Enroller {
         *self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(wanted);
     }
 
+    /// The records of the agent before this one.
+    fn read_records(&self) -> Vec<Record> {
+        self.records.list().unwrap_or_else(|error| {
+            tracing::error!(%error, "pods of the agent before this one are not taken over; they are refused meanwhile");
+            Vec::new()
+        })
+    }
+
     /// Takes over what the agent before this one had captured, and removes what is left of pods that are gone.
     async fn restore(self: &Arc<Self>) {
-        let records = match self.records.list() {
-            Ok(records) => records,
-            Err(error) => {
-                tracing::error!(%error, "pods of the agent before this one are not taken over; they are refused meanwhile");
-                return;
-            }
-        };
         let mut known = HashSet::new();
-        for record in records {
+        for record in self.read_records() {
             known.insert(record.cookie);
-            self.lock_lost().insert(record.pod.clone(), record);
+            if !self.lock_pods().contains_key(&record.pod) {
+                self.lock_lost().insert(record.pod.clone(), record);
+            }
         }
         self.take_over().await;
         self.sweep(known).await;
+    }
+
+    /// Serves a pod with the sockets of an agent that still serves it too.
+    async fn inherit(self: &Arc<Self>, record: &Record) -> Result<(), EnrollError> {
+        let (path, cookie) = (record.netns.clone(), record.cookie);
+        let present = blocking(move || presence::look(&path, cookie)).await?;
+        let (Presence::There(netns), Some(entry)) = (present, self.wants(&record.pod)) else { return Ok(()) };
+        let Record { pod, netns: path, container_id, .. } = record.clone();
+        self.enrol(&pod, &entry, Location { netns, path, container_id, ips: Vec::new() }).await
     }
 
     /// Removes what is left of pods whose namespaces are gone, `known` being those of which there are records.
@@ -152,6 +184,7 @@ impl Enroller {
         let (node, cookie, sysctls) = (Arc::clone(&self.node), record.cookie, record.sysctls.clone());
         blocking(move || redirect::attachment::forget(&node, cookie, netns.as_ref(), &sysctls)).await??;
         self.lock_lost().remove(pod);
+        self.lock_inherited().remove(&record.cookie);
         Ok(self.records.remove(pod)?)
     }
 

@@ -33,7 +33,10 @@ pub(crate) async fn watch(enroller: Arc<Enroller>) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        enroller.watch_node().await;
+        {
+            let _changes = enroller.changes.read().await;
+            enroller.watch_node().await;
+        }
         enroller.watch_pods().await;
     }
 }
@@ -81,7 +84,10 @@ impl Enroller {
         let pods = self.enrolled_pods();
         let pause = (SPREAD / u32::try_from(pods.len().max(1)).unwrap_or(u32::MAX)).min(PAUSE);
         for pod in pods {
-            self.watch_pod(&pod, &agents).await;
+            {
+                let _changes = self.changes.read().await;
+                self.watch_pod(&pod, &agents).await;
+            }
             tokio::time::sleep(pause).await;
         }
     }
@@ -153,7 +159,9 @@ impl Enroller {
     {
         let Ok(permit) = Arc::clone(&self.repairs).try_acquire_owned() else { return };
         let work = work(Arc::clone(self), pod.clone());
+        let changes = Arc::clone(&self.changes);
         tokio::spawn(async move {
+            let _changes = changes.read().await;
             work.await;
             drop(permit);
         });

@@ -57,10 +57,13 @@ pub struct Attachment {
 impl Attachment {
     /// Captures the pod in `netns` as every pod is by default; see [`Self::attach_with`].
     pub fn attach(node: &NodeCapture, netns: Netns) -> Result<(Self, Listeners), CaptureError> {
-        Self::attach_with(node, netns, PodOptions::default())
+        Self::attach_with(node, netns, PodOptions::default(), None)
     }
 
     /// Captures the pod in `netns`; blocks for some milliseconds, so it belongs on a thread that may.
+    ///
+    /// `inherited` are listeners that an agent before this one made in the pod, and perhaps still serves: those are used, and
+    /// only what is missing is made.
     ///
     /// Connections that are open go on undisturbed. On an error nothing of this attempt stays behind; an earlier agent's
     /// capture of the same pod does.
@@ -68,6 +71,7 @@ impl Attachment {
         node: &NodeCapture,
         netns: Netns,
         options: PodOptions,
+        inherited: Option<Listeners>,
     ) -> Result<(Self, Listeners), CaptureError> {
         if netns.id() == Netns::current()?.id() {
             return Err(CaptureError::OwnNamespace);
@@ -83,7 +87,7 @@ impl Attachment {
         let steered = Mutex::default();
         let sysctls = Mutex::default();
         let attachment = Self { cookie, netns, addresses, directory, sockets, options, steered, sysctls };
-        match attachment.build(node) {
+        match attachment.build(node, inherited) {
             Ok(listeners) => Ok((attachment, listeners)),
             Err(error) => {
                 if fresh {
@@ -94,9 +98,15 @@ impl Attachment {
         }
     }
 
-    fn build(&self, node: &NodeCapture) -> Result<Listeners, CaptureError> {
+    fn build(&self, node: &NodeCapture, inherited: Option<Listeners>) -> Result<Listeners, CaptureError> {
         netlink::loopback_up(&self.netns)?;
-        let listeners = Listeners::open(&self.netns, self.options.dns)?;
+        let listeners = match inherited {
+            Some(mut listeners) => {
+                listeners.complete(&self.netns, self.options.dns)?;
+                listeners
+            }
+            None => Listeners::open(&self.netns, self.options.dns)?,
+        };
         bpffs::ensure(&self.directory)?;
         let link = self.steer(node, &listeners)?;
         pin_link(link, &self.directory, program::STEER)?;

@@ -5,6 +5,7 @@
 //! part can be made again without the serving side; [`Guard::release`] lets go of them.
 
 use std::collections::HashSet;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use linux::sockopt;
 use crate::attachment::{Attachment, ROUTE};
 use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, Role};
 use crate::node::{NodeCapture, Shared};
 use crate::pins::pin;
 use crate::report::{Line, Part, Problem, Report};
@@ -196,6 +197,11 @@ impl Guard {
         }
         let before = self.attachment.addresses();
         Err(Problem::new(format!("the pod has {now:?}, capture knows {before:?}"), ANEW))
+    }
+
+    /// Descriptors of the pod's listening sockets, with what each is for, to be passed to another agent.
+    pub fn share_listeners(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        self.listeners().as_ref().map_or(Ok(Vec::new()), Listeners::share)
     }
 
     fn listeners(&self) -> MutexGuard<'_, Option<Listeners>> {

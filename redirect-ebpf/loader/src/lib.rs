@@ -30,7 +30,7 @@ pub use error::CaptureError;
 pub use events::{Decided, Events};
 pub use guard::{Guard, Repair};
 pub use layouts::OtherLayouts;
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Role};
 pub use node::NodeCapture;
 pub use node_guard::NodeGuard;
 pub use report::{Line, Part, Problem, Report};

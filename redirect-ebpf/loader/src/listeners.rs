@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 
 use abi::{CAPTURE_MARK, Direction, Family, Listener};
 use linux::netns::Netns;
@@ -17,6 +18,39 @@ use crate::error::CaptureError;
 /// Connections the kernel queues for the agent; the namespace's `somaxconn` may lower it.
 const BACKLOG: i32 = 4096;
 
+/// What one of the agent's sockets in a pod is for, whatever its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It accepts captured connections.
+    Listener(Direction),
+    /// It takes DNS queries.
+    Dns,
+}
+
+impl Role {
+    const ALL: [Self; 4] = [
+        Self::Listener(Direction::Outbound),
+        Self::Listener(Direction::Hbone),
+        Self::Listener(Direction::Plaintext),
+        Self::Dns,
+    ];
+
+    /// A name for messages between agents, which must not change.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener(Direction::Outbound) => "outbound",
+            Self::Listener(Direction::Hbone) => "hbone",
+            Self::Listener(Direction::Plaintext) => "plaintext",
+            Self::Dns => "dns",
+        }
+    }
+
+    /// The role with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == name)
+    }
+}
+
 /// The listeners of one pod, one a direction and family.
 #[derive(Debug)]
 pub struct Listeners {
@@ -27,22 +61,65 @@ pub struct Listeners {
 impl Listeners {
     /// Makes them in `netns`. IPv6 ones are left out where the kernel has no IPv6.
     pub(crate) fn open(netns: &Netns, dns: bool) -> Result<Self, CaptureError> {
-        let mut all = Vec::new();
+        let mut listeners = Self { all: Vec::new(), dns: Vec::new() };
+        listeners.complete(netns, dns)?;
+        Ok(listeners)
+    }
+
+    /// Those that an agent before this one made, with what each is for. An error if one of them cannot be what it is said to
+    /// be.
+    pub fn inherit(sockets: Vec<(Role, OwnedFd)>) -> io::Result<Self> {
+        let mut listeners = Self { all: Vec::new(), dns: Vec::new() };
+        for (role, socket) in sockets {
+            let socket = Socket::from(socket);
+            let family = match socket.domain()? {
+                Domain::IPV4 => Family::V4,
+                Domain::IPV6 => Family::V6,
+                other => return Err(unusable(format!("a socket of family {other:?}"))),
+            };
+            match role {
+                Role::Listener(direction) if socket.is_listener()? => {
+                    listeners.all.push((Listener { direction, family }, socket.into()));
+                }
+                Role::Dns if socket.r#type()? == Type::DGRAM => listeners.dns.push(socket.into()),
+                _ => return Err(unusable(format!("a socket that cannot be for {}", role.as_str()))),
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// Descriptors of the same sockets, with what each is for, to be passed to another agent.
+    pub fn share(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        let twice = self.try_clone()?;
+        let listeners = twice.all.into_iter().map(|(listener, socket)| {
+            let role = Role::Listener(listener.direction);
+            (role, OwnedFd::from(socket))
+        });
+        let dns = twice.dns.into_iter().map(|socket| (Role::Dns, OwnedFd::from(socket)));
+        Ok(listeners.chain(dns).collect())
+    }
+
+    /// Makes those in `netns` that are missing.
+    pub(crate) fn complete(&mut self, netns: &Netns, dns: bool) -> Result<(), CaptureError> {
         for direction in [Direction::Outbound, Direction::Hbone, Direction::Plaintext] {
             for family in [Family::V4, Family::V6] {
+                let listener = Listener { direction, family };
+                if self.all.iter().any(|(there, _)| *there == listener) {
+                    continue;
+                }
                 match netns.run(|| open(family))? {
-                    Ok(socket) => all.push((Listener { direction, family }, socket)),
+                    Ok(socket) => self.all.push((listener, socket)),
                     Err(error) if family == Family::V6 && is_unsupported(&error) => {}
                     Err(source) => return Err(CaptureError::Socket { operation: "open a listener", source }),
                 }
             }
         }
-        let dns = if dns {
-            netns.run(open_dns)?.map_err(CaptureError::socket("open a DNS socket"))?
-        } else {
-            Vec::new()
-        };
-        Ok(Self { all, dns })
+        if !dns {
+            self.dns.clear();
+        } else if self.dns.is_empty() {
+            self.dns = netns.run(open_dns)?.map_err(CaptureError::socket("open a DNS socket"))?;
+        }
+        Ok(())
     }
 
     /// The port at which DNS queries are taken, the same in both families; 0 where they are not.
@@ -61,7 +138,7 @@ impl Listeners {
     }
 
     /// Other handles of the same sockets.
-    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+    pub fn try_clone(&self) -> io::Result<Self> {
         let twice = |(listener, socket): &(Listener, TcpListener)| Ok((*listener, socket.try_clone()?));
         let all = self.all.iter().map(twice).collect::<io::Result<_>>()?;
         let dns = self.dns.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
@@ -89,6 +166,10 @@ impl Listeners {
         let taken: Vec<(Listener, TcpListener)> = taken;
         taken.into_iter().map(|(_, socket)| socket).collect()
     }
+}
+
+fn unusable(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

@@ -136,6 +136,14 @@ impl Agent {
         self.wait_ready()
     }
 
+    /// Starts another process that asks this one to hand over, and does not wait. This handle is the new one's from then on;
+    /// the one that is returned is the old one's.
+    pub fn succeed(&mut self) -> Result<Self> {
+        let mut next = Self::spawn(&self.node, &self.mesh, &["--take-over"])?;
+        std::mem::swap(self, &mut next);
+        Ok(next)
+    }
+
     /// Lets it live on after this handle and this process.
     pub fn detach(mut self) {
         self.child = None;

@@ -1,12 +1,15 @@
 //! Rows X4 and X7 of the truth table: one agent takes the place of another, or waits for it.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
+use cni::protocol::{Command, MAX_MESSAGE, PodName, Request, Response, VERSION};
 use harness::mesh_file::Enroll;
 use harness::{Agent, Attempt, Node, Pod, eventually};
 use linux::fdpass::Connection;
+use linux::netns::Netns;
 use netns_tests::kernel::{Held, descriptors};
 use netns_tests::{HTTP, LIMIT, SERVICE, WEB, World, at, ips, mesh_path, until_answered};
 
@@ -125,6 +128,55 @@ fn upgrade(agent: &mut Agent, client: &Pod, server: &Pod, turn: usize) -> Result
     let status = old.wait_exit(LIMIT)?;
     ensure!(status.success(), "the old agent ended with {status}");
     Ok(())
+}
+
+#[test]
+fn x4_no_request_of_the_plugin_fails_meanwhile() -> Result<()> {
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    let late = n1.add_plain_pod("late", "demo")?;
+    world.mesh.enroll.push(Enroll::by_cni("late", "demo", &n1));
+    world.write_mesh()?;
+    world.agent1.wait_for_log(&["mesh file applied", "pods=3"], LIMIT)?;
+    let netns = Netns::open(late.netns())?;
+    let ask = |command: Command| -> Result<()> {
+        let request = Request {
+            version: VERSION,
+            command,
+            container_id: late.sandbox().container_id.clone(),
+            netns: late.netns().display().to_string(),
+            ifname: "eth0".to_owned(),
+            pod: Some(PodName { name: "late".into(), namespace: "demo".into(), uid: None }),
+            ips: late.addresses().to_vec(),
+        };
+        let connection = Connection::connect(&n1.cni_socket(), LIMIT)?;
+        connection.send(&request.encode()?, &[netns.as_fd()])?;
+        let answer = Response::decode(&connection.recv(MAX_MESSAGE)?.0)?.into_result()?;
+        answer.map(drop).map_err(|failure| anyhow::anyhow!("{command:?}: {failure:?}"))
+    };
+    let done = AtomicBool::new(false);
+    let cycles = std::thread::scope(|scope| -> Result<usize> {
+        let plugin = scope.spawn(|| -> Result<usize> {
+            let mut cycles = 0;
+            while !done.load(Ordering::Relaxed) {
+                ask(Command::Add).with_context(|| format!("cycle {cycles}"))?;
+                ask(Command::Check).with_context(|| format!("cycle {cycles}"))?;
+                ask(Command::Del).with_context(|| format!("cycle {cycles}"))?;
+                cycles += 1;
+            }
+            Ok(cycles)
+        });
+        let upgraded = (1..=UPGRADES)
+            .try_for_each(|turn| upgrade(&mut world.agent1, &world.client, &world.server, turn));
+        done.store(true, Ordering::Relaxed);
+        let cycles = plugin.join().map_err(|_| anyhow::anyhow!("the plugin panicked"))?;
+        upgraded.and(cycles)
+    })?;
+    println!("{cycles} cycles of ADD, CHECK and DEL during {UPGRADES} upgrades, none failed");
+    ensure!(cycles >= UPGRADES, "{cycles} cycles only");
+    eventually("nothing of the pod to be left", LIMIT, || {
+        Held::of(&late).is_ok_and(|held| held.is_nothing()).then_some(())
+    })
 }
 
 /// A successor as far as its first words.

@@ -498,9 +498,9 @@ impl Enroller {
 
 fn listeners_of(mut listeners: Listeners) -> tunnel::Listeners {
     tunnel::Listeners {
-        outbound: listeners.take(redirect::Direction::Outbound),
-        plaintext: listeners.take(redirect::Direction::Plaintext),
-        hbone: listeners.take(redirect::Direction::Hbone),
+        outbound: listeners.take(redirect::Direction::Outbound).into_iter().collect(),
+        plaintext: listeners.take(redirect::Direction::Plaintext).into_iter().collect(),
+        hbone: listeners.take(redirect::Direction::Hbone).into_iter().collect(),
         dns: listeners.take_dns(),
     }
 }

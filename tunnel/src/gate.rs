@@ -18,6 +18,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::pod::{Listeners, Pod};
+use crate::scope::canonical;
 use crate::telemetry::Metrics;
 
 /// The part of the agent's descriptors that the connections of one pod may count.
@@ -87,10 +88,11 @@ struct Told {
 impl Gate {
     pub(crate) fn new(pod: &Pod, listeners: &Listeners, places: usize, metrics: &Metrics) -> Self {
         let all = listeners.outbound.iter().chain(&listeners.plaintext).chain(&listeners.hbone);
+        let addresses = all.filter_map(|listener| listener.local_addr().ok()).map(canonical);
         Self {
             pod: format!("{pod:?}"),
             places: Arc::new(Semaphore::new(places)),
-            listeners: all.filter_map(|listener| listener.local_addr().ok()).collect(),
+            listeners: addresses.collect(),
             dialled: Mutex::default(),
             metrics: metrics.clone(),
             told: Mutex::new(Told { next: Instant::now(), unsaid: 0 }),

@@ -65,7 +65,7 @@ impl Captured {
 }
 
 /// A dual-stack socket shows IPv4 peers as mapped addresses; the mesh knows them as what they are.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -88,7 +88,7 @@ pub mod map {
     pub const STEERED: &str = "STEERED";
     /// Settings of one pod.
     pub const SETTINGS: &str = "SETTINGS";
-    /// The agent's listeners in one pod, by [`super::Listener::index`].
+    /// The agent's listeners in one pod, by [`super::Direction::index`].
     pub const LISTENERS: &str = "LISTENERS";
     /// The addresses of one pod.
     pub const ADDRESSES: &str = "ADDRESSES";
@@ -129,41 +129,18 @@ pub enum Direction {
     Plaintext,
 }
 
-/// The family of a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+/// Slots of the map of listeners: one a direction, for both families.
+pub const LISTENERS: u32 = 3;
 
-/// One of the agent's listeners in a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// What it accepts.
-    pub direction: Direction,
-    /// Its family.
-    pub family: Family,
-}
-
-/// Slots of the map of listeners.
-pub const LISTENERS: u32 = 6;
-
-impl Listener {
-    /// Its slot in the map of listeners.
+impl Direction {
+    /// The slot of its listener in the map of listeners.
     #[inline(always)]
     pub const fn index(self) -> u32 {
-        let direction = match self.direction {
-            Direction::Outbound => 0,
-            Direction::Hbone => 2,
-            Direction::Plaintext => 4,
-        };
-        let family = match self.family {
-            Family::V4 => 0,
-            Family::V6 => 1,
-        };
-        direction + family
+        match self {
+            Self::Outbound => 0,
+            Self::Hbone => 1,
+            Self::Plaintext => 2,
+        }
     }
 }
 
@@ -252,11 +229,9 @@ mod tests {
     fn every_listener_has_a_slot_of_its_own() {
         let mut seen = [false; LISTENERS as usize];
         for direction in [Direction::Outbound, Direction::Hbone, Direction::Plaintext] {
-            for family in [Family::V4, Family::V6] {
-                let slot = &mut seen[Listener { direction, family }.index() as usize];
-                assert!(!*slot);
-                *slot = true;
-            }
+            let slot = &mut seen[direction.index() as usize];
+            assert!(!*slot);
+            *slot = true;
         }
         assert!(seen.iter().all(|s| *s));
     }

@@ -133,8 +133,8 @@ impl Attachment {
         }
         let slots = object.map_mut(map::LISTENERS).ok_or(CaptureError::Missing(map::LISTENERS))?;
         let mut slots = SockMap::try_from(slots).map_err(CaptureError::map(map::LISTENERS))?;
-        for (listener, socket) in listeners.iter() {
-            slots.set(listener.index(), socket, 0).map_err(CaptureError::map(map::LISTENERS))?;
+        for (direction, socket) in listeners.iter() {
+            slots.set(direction.index(), socket, 0).map_err(CaptureError::map(map::LISTENERS))?;
         }
         let bits = object.map_mut(map::SETTINGS).ok_or(CaptureError::Missing(map::SETTINGS))?;
         let mut bits = Array::<_, u32>::try_from(bits).map_err(CaptureError::map(map::SETTINGS))?;

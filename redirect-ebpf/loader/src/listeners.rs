@@ -3,12 +3,17 @@
 //! `steer` picks them by slot, so they need no well-known port: each is bound to an ephemeral port of the loopback address,
 //! where it can disturb no application. They are transparent, for what they accept has somebody else's address as its
 //! own: the original destination.
+//!
+//! One listener serves both families, for a pod keeps them as long as it lives and each takes some 6 KiB of the kernel's
+//! memory: an IPv6 socket also takes IPv4 connections, if it is not `IPV6_V6ONLY` (RFC 3493 section 5.3), and sk_lookup may
+//! hand it either. It is bound to the IPv4 loopback address in its mapped form, which is there in every namespace. Where the
+//! kernel has no IPv6, it is an IPv4 socket.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 
-use abi::{CAPTURE_MARK, Direction, Family, Listener};
+use abi::{CAPTURE_MARK, Direction};
 use linux::netns::Netns;
 use linux::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -51,15 +56,15 @@ impl Role {
     }
 }
 
-/// The listeners of one pod, one a direction and family.
+/// The listeners of one pod, one a direction.
 #[derive(Debug)]
 pub struct Listeners {
-    all: Vec<(Listener, TcpListener)>,
+    all: Vec<(Direction, TcpListener)>,
     dns: Vec<UdpSocket>,
 }
 
 impl Listeners {
-    /// Makes them in `netns`. IPv6 ones are left out where the kernel has no IPv6.
+    /// Makes them in `netns`.
     pub(crate) fn open(netns: &Netns, dns: bool) -> Result<Self, CaptureError> {
         let mut listeners = Self { all: Vec::new(), dns: Vec::new() };
         listeners.complete(netns, dns)?;
@@ -72,17 +77,15 @@ impl Listeners {
         let mut listeners = Self { all: Vec::new(), dns: Vec::new() };
         for (role, socket) in sockets {
             let socket = Socket::from(socket);
-            let family = match socket.domain()? {
-                Domain::IPV4 => Family::V4,
-                Domain::IPV6 => Family::V6,
-                other => return Err(unusable(format!("a socket of family {other:?}"))),
-            };
             match role {
-                Role::Listener(direction) if socket.is_listener()? => {
-                    listeners.all.push((Listener { direction, family }, socket.into()));
+                Role::Listener(direction) if takes_all(&socket)? && listeners.first(direction).is_err() => {
+                    listeners.all.push((direction, socket.into()));
                 }
                 Role::Dns if socket.r#type()? == Type::DGRAM => listeners.dns.push(socket.into()),
-                _ => return Err(unusable(format!("a socket that cannot be for {}", role.as_str()))),
+                _ => {
+                    let what = format!("a socket that cannot be for {}", role.as_str());
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+                }
             }
         }
         Ok(listeners)
@@ -91,10 +94,9 @@ impl Listeners {
     /// Descriptors of the same sockets, with what each is for, to be passed to another agent.
     pub fn share(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
         let twice = self.try_clone()?;
-        let listeners = twice.all.into_iter().map(|(listener, socket)| {
-            let role = Role::Listener(listener.direction);
-            (role, OwnedFd::from(socket))
-        });
+        let listeners = twice.all.into_iter();
+        let listeners =
+            listeners.map(|(direction, socket)| (Role::Listener(direction), OwnedFd::from(socket)));
         let dns = twice.dns.into_iter().map(|socket| (Role::Dns, OwnedFd::from(socket)));
         Ok(listeners.chain(dns).collect())
     }
@@ -102,16 +104,9 @@ impl Listeners {
     /// Makes those in `netns` that are missing.
     pub(crate) fn complete(&mut self, netns: &Netns, dns: bool) -> Result<(), CaptureError> {
         for direction in [Direction::Outbound, Direction::Hbone, Direction::Plaintext] {
-            for family in [Family::V4, Family::V6] {
-                let listener = Listener { direction, family };
-                if self.all.iter().any(|(there, _)| *there == listener) {
-                    continue;
-                }
-                match netns.run(|| open(family))? {
-                    Ok(socket) => self.all.push((listener, socket)),
-                    Err(error) if family == Family::V6 && is_unsupported(&error) => {}
-                    Err(source) => return Err(CaptureError::Socket { operation: "open a listener", source }),
-                }
+            if self.first(direction).is_err() {
+                let socket = netns.run(open)?.map_err(CaptureError::socket("open a listener"))?;
+                self.all.push((direction, socket));
             }
         }
         if !dns {
@@ -133,43 +128,38 @@ impl Listeners {
     }
 
     /// All of them, with what each is for.
-    pub fn iter(&self) -> impl Iterator<Item = (Listener, &TcpListener)> {
-        self.all.iter().map(|(listener, socket)| (*listener, socket))
+    pub fn iter(&self) -> impl Iterator<Item = (Direction, &TcpListener)> {
+        self.all.iter().map(|(direction, socket)| (*direction, socket))
     }
 
     /// Other handles of the same sockets.
     pub fn try_clone(&self) -> io::Result<Self> {
-        let twice = |(listener, socket): &(Listener, TcpListener)| Ok((*listener, socket.try_clone()?));
+        let twice = |(direction, socket): &(Direction, TcpListener)| Ok((*direction, socket.try_clone()?));
         let all = self.all.iter().map(twice).collect::<io::Result<_>>()?;
         let dns = self.dns.iter().map(UdpSocket::try_clone).collect::<io::Result<_>>()?;
         Ok(Self { all, dns })
     }
 
-    /// The first one of a direction.
+    /// The one of a direction.
     pub(crate) fn first(&self, direction: Direction) -> Result<&TcpListener, CaptureError> {
         self.all
             .iter()
-            .find(|(listener, _)| listener.direction == direction)
+            .find(|(its, _)| *its == direction)
             .map(|(_, socket)| socket)
             .ok_or(CaptureError::Missing("listener of the pod"))
     }
 
-    /// Where the first one of a direction is reached inside the namespace.
+    /// Where the one of a direction is reached inside the namespace.
     pub fn address(&self, direction: Direction) -> Option<SocketAddr> {
-        self.first(direction).ok()?.local_addr().ok()
+        let address = self.first(direction).ok()?.local_addr().ok()?;
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 
-    /// Takes out those of a direction.
-    pub fn take(&mut self, direction: Direction) -> Vec<TcpListener> {
-        let (taken, rest) = self.all.drain(..).partition(|(listener, _)| listener.direction == direction);
-        self.all = rest;
-        let taken: Vec<(Listener, TcpListener)> = taken;
-        taken.into_iter().map(|(_, socket)| socket).collect()
+    /// Takes out the one of a direction.
+    pub fn take(&mut self, direction: Direction) -> Option<TcpListener> {
+        let index = self.all.iter().position(|(its, _)| *its == direction)?;
+        Some(self.all.swap_remove(index).1)
     }
-}
-
-fn unusable(what: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
 fn is_unsupported(error: &io::Error) -> bool {
@@ -177,20 +167,34 @@ fn is_unsupported(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
-fn open(family: Family) -> io::Result<TcpListener> {
-    let (domain, address) = match family {
-        Family::V4 => (Domain::IPV4, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-        Family::V6 => (Domain::IPV6, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))),
+/// Whether a socket listens, in all families that there are.
+fn takes_all(socket: &Socket) -> io::Result<bool> {
+    let all = match socket.domain()? {
+        Domain::IPV6 => !socket.only_v6()?,
+        Domain::IPV4 => !has_ipv6(),
+        _ => false,
     };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    match family {
-        Family::V4 => socket.set_ip_transparent_v4(true)?,
-        Family::V6 => {
-            socket.set_only_v6(true)?;
-            // Also lets it bind ::1 in a namespace where IPv6 is switched off.
+    Ok(all && socket.is_listener()?)
+}
+
+fn has_ipv6() -> bool {
+    !matches!(Socket::new(Domain::IPV6, Type::STREAM, None), Err(error) if is_unsupported(&error))
+}
+
+fn open() -> io::Result<TcpListener> {
+    let (socket, address) = match Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)) {
+        Ok(socket) => {
+            socket.set_only_v6(false)?;
             socket.set_ip_transparent_v6(true)?;
+            (socket, SocketAddr::from((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 0)))
         }
-    }
+        Err(error) if is_unsupported(&error) => {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_ip_transparent_v4(true)?;
+            (socket, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        }
+        Err(error) => return Err(error),
+    };
     // An accepted connection holds the port that the client asked for. Without this, which it inherits, an application
     // that starts later could not bind that port.
     socket.set_reuse_address(true)?;

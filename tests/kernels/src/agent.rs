@@ -106,7 +106,7 @@ pub(crate) fn serve(name: &str, netns: &Path) -> Result<()> {
     let node = NodeCapture::open(Path::new(BPFFS))?;
     let (attachment, mut listeners) = Attachment::attach(&node, Netns::open(netns)?)?;
     for direction in [Direction::Outbound, Direction::Plaintext, Direction::Hbone] {
-        for listener in listeners.take(direction) {
+        if let Some(listener) = listeners.take(direction) {
             accept(listener, direction, name, attachment.sockets())?;
         }
     }
@@ -154,7 +154,7 @@ pub(crate) fn who(direction: Direction, name: &str) -> String {
 
 /// Says its line, then carries the connection to where it was going, if that is of interest.
 fn pass_on(mut stream: TcpStream, direction: Direction, who: &str, sockets: &PodSockets) -> io::Result<()> {
-    let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
+    let (local, peer) = (canonical(stream.local_addr()?), canonical(stream.peer_addr()?));
     stream.write_all(format!("{}\n", line(who, local, peer)).as_bytes())?;
     let next = match direction {
         Direction::Outbound if local.port() == HTTP => sockets.to_network(local)?,
@@ -163,6 +163,11 @@ fn pass_on(mut stream: TcpStream, direction: Direction, who: &str, sockets: &Pod
     };
     let heard = fetch(next, local).unwrap_or_else(|error| vec![failed(&error)]);
     heard.iter().try_for_each(|line| stream.write_all(format!("{line}\n").as_bytes()))
+}
+
+/// The listeners take both families, and see IPv4 addresses in their mapped form.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// The agent's line about a connection that it could not pass on.

@@ -253,16 +253,3 @@ fn a_server_that_is_not_who_it_should_be_gets_nothing() -> Result<()> {
     until_answered(&world.client, targets[0])?;
     Ok(())
 }
-
-#[test]
-fn a_second_agent_of_the_same_place_does_not_start() -> Result<()> {
-    let world = World::new()?;
-    let [n1, _] = &world.nodes;
-    let free = ["--metrics-address", "[::]:16020", "--readiness-address", "[::]:16021"];
-    let mut second = Agent::spawn(n1, &mesh_path(&world.run, n1), &free)?;
-    ensure!(!second.wait_exit(LIMIT)?.success());
-    let pid = world.agent1.pid().context("pid")?;
-    ensure!(!second.log_lines(&["another agent", &format!("process {pid}")]).is_empty(), "{}", second.log());
-    ensure!(world.client.get(at(world.server.addresses(), HTTP)[0], "/")?.status == 200);
-    Ok(())
-}

@@ -9,8 +9,8 @@
 #![no_main]
 
 use abi::{
-    Direction, Family, Flow, HBONE_PORT, LISTENERS, LOOPBACK_IFINDEX, Listener, MAX_ADDRESSES, MAX_FLOWS,
-    PodAddress, Steering, settings,
+    Direction, Flow, HBONE_PORT, LISTENERS, LOOPBACK_IFINDEX, MAX_ADDRESSES, MAX_FLOWS, PodAddress, Steering,
+    settings,
 };
 use aya_ebpf::bindings::{bpf_sk_lookup, sk_action};
 use aya_ebpf::macros::{map, sk_lookup};
@@ -47,7 +47,7 @@ enum Action {
     /// To the application, and why.
     Pass(Steering),
     /// To the agent.
-    Steer(Listener),
+    Steer(Direction),
 }
 
 #[sk_lookup]
@@ -60,9 +60,9 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
             count(why);
             sk_action::SK_PASS
         }
-        Action::Steer(listener) => match SOCKETS.redirect_sk_lookup(&ctx, listener.index(), REPLACE) {
+        Action::Steer(direction) => match SOCKETS.redirect_sk_lookup(&ctx, direction.index(), REPLACE) {
             Ok(()) => {
-                count(match listener.direction {
+                count(match direction {
                     Direction::Outbound => Steering::Outbound,
                     Direction::Hbone => Steering::Hbone,
                     Direction::Plaintext => Steering::Plaintext,
@@ -82,7 +82,7 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
     if lookup.protocol != IPPROTO_TCP {
         return Action::Ignore;
     }
-    let (family, local, remote) = addresses(lookup);
+    let (local, remote) = addresses(lookup);
     if local.is_loopback() {
         return Action::Ignore;
     }
@@ -93,7 +93,7 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
         // is not the pod's. (An application that spoofs its source so reaches itself, and nothing else.)
         let from_pod = is_own(&remote) || remote.is_loopback();
         return if from_pod && !to_pod {
-            Action::Steer(Listener { direction: Direction::Outbound, family })
+            Action::Steer(Direction::Outbound)
         } else {
             Action::Pass(Steering::Own)
         };
@@ -109,12 +109,12 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
         return Action::Pass(Steering::Probe);
     }
     if lookup.local_port == u32::from(HBONE_PORT) {
-        return Action::Steer(Listener { direction: Direction::Hbone, family });
+        return Action::Steer(Direction::Hbone);
     }
     if SETTINGS.get(0).is_some_and(|bits| bits & settings::BYPASS_INBOUND != 0) {
         return Action::Pass(Steering::Bypassed);
     }
-    Action::Steer(Listener { direction: Direction::Plaintext, family })
+    Action::Steer(Direction::Plaintext)
 }
 
 #[inline(always)]
@@ -131,7 +131,7 @@ fn count(what: Steering) {
 }
 
 #[inline(always)]
-fn addresses(lookup: &bpf_sk_lookup) -> (Family, PodAddress, PodAddress) {
+fn addresses(lookup: &bpf_sk_lookup) -> (PodAddress, PodAddress) {
     // All fields are read before the family is looked at. Read in two branches, the compiler joins the loads into one
     // through a computed pointer, which the verifier refuses for a context.
     let local6 = [
@@ -148,9 +148,9 @@ fn addresses(lookup: &bpf_sk_lookup) -> (Family, PodAddress, PodAddress) {
     ];
     let (local4, remote4) = (word(&lookup.local_ip4), word(&lookup.remote_ip4));
     if lookup.family == AF_INET {
-        (Family::V4, PodAddress::from_v4(local4), PodAddress::from_v4(remote4))
+        (PodAddress::from_v4(local4), PodAddress::from_v4(remote4))
     } else {
-        (Family::V6, PodAddress::from_v6(local6), PodAddress::from_v6(remote6))
+        (PodAddress::from_v6(local6), PodAddress::from_v6(remote6))
     }
 }
 

@@ -119,7 +119,7 @@ impl Lanes {
     /// The legs that end at the agent's listeners.
     pub(crate) fn add_captured(&mut self, site: &Site, listeners: &mut Listeners) -> Result<()> {
         for direction in [Direction::Outbound, Direction::Plaintext] {
-            for listener in listeners.take(direction) {
+            if let Some(listener) = listeners.take(direction) {
                 self.servers.push(Server::start(listener, Origin::LocalAddress)?);
             }
         }

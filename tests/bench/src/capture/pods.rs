@@ -151,13 +151,12 @@ impl Crowd<'_> {
 fn verify(attachment: &Attachment, listeners: &Listeners, probe: SocketAddr) -> Result<()> {
     let mut client =
         attachment.netns().run(|| TcpStream::connect_timeout(&probe, LIMIT))?.context("a probe")?;
-    let own = listeners.iter().find(|(listener, socket)| {
-        listener.direction == Direction::Outbound
-            && socket.local_addr().is_ok_and(|address| address.is_ipv4() == probe.is_ipv4())
-    });
-    let (_, listener): (_, &TcpListener) = own.context("a listener of the probe's family")?;
+    let own = listeners.iter().find(|(direction, _)| *direction == Direction::Outbound);
+    let (_, listener): (_, &TcpListener) = own.context("the listener of outbound connections")?;
     let (mut server, _) = listener.accept().context("accepting a probe")?;
-    ensure!(server.local_addr()? == probe, "the listener took another connection than the probe");
+    let asked = server.local_addr()?;
+    let asked = SocketAddr::new(asked.ip().to_canonical(), asked.port());
+    ensure!(asked == probe, "the listener took another connection than the probe");
     server.write_all(ANSWER)?;
     client.set_read_timeout(Some(LIMIT))?;
     let mut answer = [0; ANSWER.len()];

@@ -30,6 +30,10 @@ pub(crate) const RUNTIME: [Need; 5] = [
     Need { package: "libc6-dev", present: || Path::new("/usr/include/stdio.h").exists() },
 ];
 
+/// For tests beside what others lay in a node's and a pod's namespace.
+pub(crate) const NETFILTER: [Need; 1] =
+    [Need { package: "iptables", present: || find_tool("iptables-restore").is_some() }];
+
 /// Fails unless the caller is root.
 pub(crate) fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

@@ -70,6 +70,7 @@ fn netns(filter: Option<&str>) -> Result<()> {
     println!("\n== netns: real namespaces, eBPF and agents");
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
+    setup::ensure(&setup::NETFILTER)?;
     let binaries = Binaries::build()?;
     plugin::check(&binaries.plugin)?;
     for package in NETNS {

@@ -17,6 +17,7 @@ pub mod inside;
 pub mod mesh_file;
 pub mod netfilter;
 pub mod node;
+pub mod ping;
 pub mod pod;
 pub mod run;
 pub mod tap;

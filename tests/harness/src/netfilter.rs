@@ -1,4 +1,4 @@
-//! Evidence that netfilter has no part: connection-tracking entries and rules of a namespace.
+//! Connection-tracking entries and netfilter rules of a namespace: evidence that capture has none, and what others lay.
 
 use std::io;
 use std::path::Path;
@@ -33,6 +33,15 @@ pub fn rules(netns: &Path) -> Result<String> {
         found.push_str(&iptables_rules(netns, &save)?);
     }
     Ok(found.trim().to_owned())
+}
+
+/// Adds rules, in the form of iptables-save, to a namespace; IPv6's if `v6`.
+pub fn add_rules(netns: &Path, v6: bool, rules: &str) -> Result<()> {
+    let name = if v6 { "ip6tables-restore" } else { "iptables-restore" };
+    let restore = find_tool(name).with_context(|| format!("{name} is missing: apt-get install iptables"))?;
+    let ended = command::finish(command::in_netns(netns, &restore).arg("--noflush"), rules.as_bytes())?;
+    anyhow::ensure!(ended.status.success(), "{name}: {}", ended.stderr.trim());
+    Ok(())
 }
 
 /// What iptables-save tells but comments: tables that the nft variant shows.

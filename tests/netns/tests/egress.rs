@@ -1,12 +1,12 @@
 //! Rows E1 to E4, E9 and E13 of the truth table: what a captured pod opens, in both families.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Attempt, command};
-use netns_tests::{HTTP, LIMIT, OWN, SERVICE, WEB, World, at, ips};
+use netns_tests::{HTTP, LIMIT, OWN, SERVICE, WEB, World, at, ips, metric};
 
 /// The address nobody may leave the mesh for unnoticed: clouds answer there.
 const METADATA: &str = "169.254.169.254";
@@ -169,4 +169,74 @@ fn e13_a_dead_agent_refuses_at_once() -> Result<()> {
         ensure!(began.elapsed() < Duration::from_secs(2), "refused only after {:?}", began.elapsed());
     }
     Ok(())
+}
+
+#[test]
+fn e8_what_the_agent_opens_is_not_captured_again() -> Result<()> {
+    const CONNECTIONS: usize = 5;
+    let world = World::new()?;
+    let tap = world.wire.tap()?;
+    let count = |decision| {
+        let labels = [("namespace", "demo"), ("pod", "client"), ("decision", decision)];
+        metric(&world.agent1, "culvert_capture_decisions_total", &labels)
+    };
+    let (captured, agent, steered) = (count("captured")?, count("agent")?, count("steered_outbound")?);
+    // Past the mesh: one socket of the agent for each connection. In the mesh: one tunnel, or a few.
+    for target in at(world.plain.addresses(), HTTP) {
+        for _ in 0..CONNECTIONS {
+            ensure!(world.client.attempt(target, "/e8")?.is_ok(), "{target}");
+        }
+    }
+    for target in at(world.server.addresses(), HTTP) {
+        for _ in 0..CONNECTIONS {
+            ensure!(world.client.attempt(target, "/e8")?.is_ok(), "{target}");
+        }
+    }
+    let made = (4 * CONNECTIONS) as f64;
+    // A proof by connection may fall in between: two captured connections, none of the agent's.
+    let grown = |before: f64, now: f64| now - before - made;
+    ensure!(
+        (0.0..=2.0).contains(&grown(captured, count("captured")?)),
+        "captured: what the application opened"
+    );
+    ensure!(
+        (0.0..=2.0).contains(&grown(steered, count("steered_outbound")?)),
+        "steered: what the application opened"
+    );
+    let own = count("agent")? - agent;
+    ensure!((2.0 * CONNECTIONS as f64 + 2.0..made).contains(&own), "{own} connections of the agent's own");
+    tap.settle()?;
+    let own = world.client.addresses();
+    for (port, what) in [(HTTP, "past the mesh"), (15008, "tunnels")] {
+        for address in own {
+            let seen =
+                tap.any(|segment| segment.source.ip() == address && segment.destination.port() == port);
+            ensure!(seen, "{what}: nothing came from {address}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn e8_a_query_that_the_agent_passes_on_is_not_steered_again() -> Result<()> {
+    let world = World::new()?;
+    let labels = [("namespace", "demo"), ("pod", "client"), ("decision", "dns_steered")];
+    let steered = || metric(&world.agent1, "culvert_capture_decisions_total", &labels);
+    let before = steered()?;
+    for (target, own) in at(world.outside_ips(), 53).into_iter().zip(world.client.addresses()) {
+        let resolver = harness::inside::in_netns(&world.outside.netns, || UdpSocket::bind(target))??;
+        resolver.set_read_timeout(Some(LIMIT))?;
+        let bound = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let client = world.client.inside(|| UdpSocket::bind(bound))??;
+        client.set_read_timeout(Some(LIMIT))?;
+        client.send_to(b"e8", target)?;
+        let mut buffer = [0; 16];
+        let (length, from) = resolver.recv_from(&mut buffer)?;
+        ensure!(from.ip() == own && from.port() != client.local_addr()?.port(), "{from} asks for {own}");
+        resolver.send_to(buffer.get(..length).unwrap_or_default(), from)?;
+        ensure!(client.recv_from(&mut buffer)?.1 == target);
+    }
+    harness::eventually("two queries to be counted", LIMIT, || {
+        (steered().ok()? == before + 2.0).then_some(())
+    })
 }

@@ -1,12 +1,14 @@
-//! Rows I1 to I3, I7 and I9 of the truth table: what comes to a captured pod, in both families.
+//! Rows I1 to I3, I6, I7 and I9 of the truth table: what comes to a captured pod, in both families.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use harness::Attempt;
-use netns_tests::{HTTP, LIMIT, World, at};
+use harness::inside::in_netns;
+use harness::{Attempt, client};
+use netns_tests::{HTTP, LIMIT, World, at, metric};
 
 #[test]
 fn i1_plaintext_arrives_on_the_port_it_was_sent_to_with_its_source() -> Result<()> {
@@ -117,4 +119,83 @@ fn refused_at_once(target: SocketAddr, attempt: impl FnOnce() -> Result<Attempt>
     ensure!(attempt.is_refused(), "{target}: {attempt:?}");
     ensure!(began.elapsed() < Duration::from_secs(5), "refused only after {:?}", began.elapsed());
     Ok(())
+}
+
+/// Ports of the node that lead to the pod: with the client's address kept, and with the node's in its place.
+const NODE_PORT: u16 = 30080;
+const NODE_PORT_MASQUERADED: u16 = 30081;
+
+/// What kube-proxy (a NodePort, a load balancer's address) and portmap (a hostPort) lay in the node.
+fn lead_ports(world: &World) -> Result<()> {
+    let node = world.nodes[1].addresses();
+    let nodes: [IpAddr; 2] = [node.0.into(), node.1.into()];
+    for (own, pod) in nodes.into_iter().zip(at(world.server.addresses(), HTTP)) {
+        let mut rules = String::from("*nat\n");
+        for port in [NODE_PORT, NODE_PORT_MASQUERADED] {
+            for chain in ["PREROUTING", "OUTPUT"] {
+                rules +=
+                    &format!("-A {chain} -d {own} -p tcp --dport {port} -j DNAT --to-destination {pod}\n");
+            }
+        }
+        let masqueraded = format!("-m conntrack --ctorigdstport {NODE_PORT_MASQUERADED}");
+        rules += &format!("-A POSTROUTING -p tcp {masqueraded} -j MASQUERADE\nCOMMIT\n");
+        harness::netfilter::add_rules(world.nodes[1].netns(), own.is_ipv6(), &rules)?;
+    }
+    Ok(())
+}
+
+fn attempt_from(netns: &Path, to: SocketAddr) -> Result<Attempt> {
+    Ok(client::attempt(in_netns(netns, || client::connect(to, client::LIMIT))?, "/"))
+}
+
+#[test]
+fn i6_node_ports_and_host_ports_arrive_in_plaintext_with_the_source_that_the_node_leaves() -> Result<()> {
+    let mut world = World::new()?;
+    lead_ports(&world)?;
+    let (node4, node6) = world.nodes[1].addresses();
+    let outside = world.outside_ips();
+    for (port, kept) in [(NODE_PORT, true), (NODE_PORT_MASQUERADED, false)] {
+        for ((to, client), pod) in at([node4.into(), node6.into()], port)
+            .into_iter()
+            .zip(outside)
+            .zip(at(world.server.addresses(), HTTP))
+        {
+            let Attempt::Answered(reply) = attempt_from(&world.outside.netns, to)? else {
+                anyhow::bail!("{to} from outside");
+            };
+            ensure!(
+                reply.field("app") == "server" && reply.field("local") == pod.to_string(),
+                "{to}: {}",
+                reply.body
+            );
+            let source = reply.peer()?.ip();
+            ensure!((source == client) == kept, "{to} of {client} came from {source}");
+            let shown = format!("src.addr={}", SocketAddr::new(source, 0));
+            let shown = shown.trim_end_matches('0');
+            let line = world.agent2.wait_for_log(&["connection complete", "inbound", shown], LIMIT)?;
+            ensure!(!line.contains("src.identity"), "plaintext has no identity: {line}");
+            // A process of the node itself is as anybody.
+            let Attempt::Answered(reply) = attempt_from(world.nodes[1].netns(), to)? else {
+                anyhow::bail!("{to} from the node");
+            };
+            ensure!(reply.field("local") == pod.to_string(), "{to}: {}", reply.body);
+        }
+    }
+    let captured = steered(&world, "steered_plaintext")?;
+    ensure!(captured >= 8.0, "{captured} connections through the plaintext listener");
+    world.agent2.kill9()?;
+    for to in at([node4.into(), node6.into()], NODE_PORT) {
+        let attempt = attempt_from(&world.outside.netns, to)?;
+        ensure!(attempt.is_refused(), "{to} with the pod's agent dead: {attempt:?}");
+    }
+    Ok(())
+}
+
+/// How many connections to the server `steer` handed where.
+fn steered(world: &World, to: &str) -> Result<f64> {
+    metric(
+        &world.agent2,
+        "culvert_capture_decisions_total",
+        &[("namespace", "demo"), ("pod", "server"), ("decision", to)],
+    )
 }

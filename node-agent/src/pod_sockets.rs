@@ -25,8 +25,8 @@ impl tunnel::PodSockets for Sockets {
         self.sockets.to_network(destination)
     }
 
-    fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
-        self.sockets.to_app(client, destination)
+    fn to_app(&self, client: SocketAddr, destination: SocketAddr, attempt: usize) -> io::Result<Socket> {
+        self.sockets.to_app(client, destination, attempt)
     }
 
     fn to_resolver(&self, resolver: SocketAddr) -> io::Result<Socket> {

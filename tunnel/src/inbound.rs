@@ -166,7 +166,7 @@ impl Arrival {
         let record = Record::open(&shared.metrics, details);
         let app = async {
             judge(shared, &judged, &entry).await?;
-            let dialled = shared.dialer().to_app(&self.scope.served, self.source.ip(), destination);
+            let dialled = shared.dialer().to_app(&self.scope.served, self.source, destination);
             let (app, link) = dialled.await?;
             if let Some(header) = introduction {
                 relay::write(&app, &*header).await.map_err(ConnectError::from)?;

@@ -38,7 +38,7 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let record = Record::open(&shared.metrics, details(&scope, &own, &captured));
     let app = async {
         judge(shared, &judged, &entry).await?;
-        let dialled = shared.dialer().to_app(&scope.served, source.ip(), destination);
+        let dialled = shared.dialer().to_app(&scope.served, source, destination);
         Ok::<_, ConnectionError>(dialled.await?)
     };
     // Should policy change meanwhile, the relay is cut before its first byte.

@@ -20,11 +20,13 @@ pub trait PodSockets: Send + Sync {
     /// Whatever the kernel says; the connection is refused with it.
     fn to_network(&self, destination: SocketAddr) -> io::Result<Socket>;
 
-    /// The same for reaching the pod's own application, bound so that it sees `client` as its peer.
+    /// The same for reaching the pod's own application, bound so that it sees the address of `client` as its peer's, with
+    /// another port than the client's. `attempt` counts the sockets of one connection, from 0: if connecting one fails
+    /// with [`io::ErrorKind::AddrNotAvailable`], another one may be asked for.
     ///
     /// # Errors
     /// Whatever the kernel says; the connection is refused with it.
-    fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket>;
+    fn to_app(&self, client: SocketAddr, destination: SocketAddr, attempt: usize) -> io::Result<Socket>;
 
     /// An unconnected, non-blocking UDP socket to ask a resolver with, exempt from capture.
     ///

@@ -1,7 +1,7 @@
 //! Options every TCP socket of the data path gets, and connecting with a limit.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -50,6 +50,9 @@ pub(crate) async fn part(stream: TcpStream) {
     let _ = timeout(PARTING, drained).await;
 }
 
+/// Ports that are borrowed of a client before a connection to the application fails.
+const PORTS: usize = 6;
+
 /// How sockets are connected: within which limit, and tuned how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialer {
@@ -72,16 +75,24 @@ impl Dialer {
     pub(crate) async fn to_app(
         self,
         served: &Served,
-        client: IpAddr,
+        client: SocketAddr,
         destination: SocketAddr,
     ) -> Result<(TcpStream, Link), ConnectError> {
         // A pod that reaches itself needs no borrowed address, and could not borrow its own.
-        let socket = if client == destination.ip() {
-            served.pod.sockets.to_network(destination)?
-        } else {
-            served.pod.sockets.to_app(client, destination)?
-        };
-        self.connect(served, socket, destination).await
+        if client.ip() == destination.ip() {
+            return self.to_network(served, destination).await;
+        }
+        let mut attempt = 0;
+        loop {
+            let socket = served.pod.sockets.to_app(client, destination, attempt)?;
+            attempt += 1;
+            match self.connect(served, socket, destination).await {
+                // The port that was borrowed is taken, in the client's name.
+                Err(ConnectError::Io(error))
+                    if error.kind() == ErrorKind::AddrNotAvailable && attempt < PORTS => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn connect(

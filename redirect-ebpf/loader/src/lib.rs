@@ -10,6 +10,7 @@
 //! which stays (refusing) until it can be replaced.
 
 pub mod attachment;
+mod borrowed;
 mod error;
 pub mod events;
 pub mod guard;

@@ -15,6 +15,7 @@ use linux::netns::Netns;
 use linux::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::borrowed::Borrowed;
 use crate::error::CaptureError;
 use crate::node::NodeCapture;
 
@@ -23,6 +24,7 @@ use crate::node::NodeCapture;
 pub struct PodSockets {
     netns: Netns,
     addresses: Vec<IpAddr>,
+    borrowed: Borrowed,
     // Held for one bpf(2) call; aya asks for exclusive access to write a map.
     exempt: Mutex<SkStorage<MapData, u32>>,
 }
@@ -34,7 +36,7 @@ impl PodSockets {
         addresses: Vec<IpAddr>,
     ) -> Result<Self, CaptureError> {
         let exempt = SkStorage::try_from(node.exempt()?).map_err(CaptureError::map(map::EXEMPT))?;
-        Ok(Self { netns, addresses, exempt: Mutex::new(exempt) })
+        Ok(Self { netns, addresses, borrowed: Borrowed::new(), exempt: Mutex::new(exempt) })
     }
 
     /// A socket, not connected yet, for a connection from the pod to the network that is not captured again.
@@ -55,11 +57,14 @@ impl PodSockets {
     ///
     /// A client with one of the pod's own addresses (the pod calls itself through its service) needs no spoofing: it is
     /// bound as any socket may be.
-    pub fn to_app(&self, client: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
-        if self.addresses.contains(&client) {
+    ///
+    /// `attempt` is the number of sockets that were made for this connection before: connecting fails with
+    /// [`io::ErrorKind::AddrNotAvailable`] if an earlier connection still has the port that was borrowed.
+    pub fn to_app(&self, client: SocketAddr, destination: SocketAddr, attempt: usize) -> io::Result<Socket> {
+        if self.addresses.contains(&client.ip()) {
             let socket = self.to_network(destination)?;
             sockopt::set_bind_address_no_port(&socket)?;
-            socket.bind(&SocketAddr::new(client, 0).into())?;
+            socket.bind(&SocketAddr::new(client.ip(), 0).into())?;
             return Ok(socket);
         }
         let socket = self.tcp(destination)?;
@@ -68,14 +73,13 @@ impl PodSockets {
             self.exempt(&socket)?;
         }
         match client {
-            IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-            IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
         }
         socket.set_mark(CAPTURE_MARK)?;
         // Else the route to the pod's own address wins, and the kernel takes the connection for one from outside.
         socket.bind_device(Some(b"lo"))?;
-        sockopt::set_bind_address_no_port(&socket)?;
-        socket.bind(&SocketAddr::new(client, 0).into())?;
+        self.borrowed.bind(&socket, client, attempt)?;
         Ok(socket)
     }
 

@@ -158,7 +158,7 @@ fn pass_on(mut stream: TcpStream, direction: Direction, who: &str, sockets: &Pod
     stream.write_all(format!("{}\n", line(who, local, peer)).as_bytes())?;
     let next = match direction {
         Direction::Outbound if local.port() == HTTP => sockets.to_network(local)?,
-        Direction::Plaintext => sockets.to_app(peer.ip(), local)?,
+        Direction::Plaintext => sockets.to_app(peer, local, 0)?,
         _ => return Ok(()),
     };
     let heard = fetch(next, local).unwrap_or_else(|error| vec![failed(&error)]);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::inside::in_netns;
 use harness::{Attempt, client};
 use netns_tests::{HTTP, LIMIT, World, at, metric};
@@ -146,6 +146,40 @@ fn lead_ports(world: &World) -> Result<()> {
 
 fn attempt_from(netns: &Path, to: SocketAddr) -> Result<Attempt> {
     Ok(client::attempt(in_netns(netns, || client::connect(to, client::LIMIT))?, "/"))
+}
+
+#[test]
+fn i3_a_borrowed_port_is_never_one_that_the_client_uses_itself() -> Result<()> {
+    // So few ports that the kernel, drawing for both ends, would soon draw the same for both.
+    const PORTS: &str = "40000 40063";
+    const OPEN: usize = 24;
+    let world = World::new()?;
+    for pod in [&world.server, &world.plain, &world.client] {
+        harness::inside::set_sysctl(pod.netns(), "net/ipv4/ip_local_port_range", PORTS)?;
+    }
+    for client in [&world.plain, &world.client] {
+        for target in at(world.server.addresses(), HTTP) {
+            let mut open = Vec::new();
+            for turn in 0..OPEN {
+                let mut http = client.open_http(target).with_context(|| format!("connection {turn}"))?;
+                let reply = http.get("/")?;
+                let port = reply.peer()?.port();
+                ensure!(!(40_000..=40_063).contains(&port), "the application saw {}", reply.peer()?);
+                open.push(http);
+            }
+            // None of them has got into another's way.
+            for http in &mut open {
+                http.get("/again")?;
+            }
+            // The client's own are used up now, but for a few.
+            drop(open);
+            for turn in 0..OPEN {
+                let attempt = client.attempt(target, "/")?;
+                ensure!(attempt.is_ok(), "connection {turn} of {} to {target}: {attempt:?}", client.name());
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

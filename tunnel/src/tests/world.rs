@@ -57,7 +57,7 @@ impl PodSockets for Places {
         Ok(socket)
     }
 
-    fn to_app(&self, _: IpAddr, destination: SocketAddr) -> io::Result<Socket> {
+    fn to_app(&self, _: SocketAddr, destination: SocketAddr, _: usize) -> io::Result<Socket> {
         self.to_network(destination)
     }
 

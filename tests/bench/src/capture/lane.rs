@@ -111,8 +111,13 @@ impl Lanes {
         let (sockets, peer) = (attachment.sockets(), SocketAddr::new(site.peer_address, PORT));
         self.add(Leg::Network, Variant::Culvert, None, connected(peer, move || sockets.to_network(peer)))?;
         let (sockets, pod) = (attachment.sockets(), SocketAddr::new(site.pod_address, PORT));
-        let client = site.peer_address;
-        self.add(Leg::Deliver, Variant::Culvert, None, connected(pod, move || sockets.to_app(client, pod)))?;
+        let client = SocketAddr::new(site.peer_address, 0);
+        self.add(
+            Leg::Deliver,
+            Variant::Culvert,
+            None,
+            connected(pod, move || sockets.to_app(client, pod, 0)),
+        )?;
         Ok(attachment)
     }
 

@@ -17,6 +17,7 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_GET_FD_BY_ID: libc::c_int = 30;
 const BPF_LINK_GET_NEXT_ID: libc::c_int = 31;
@@ -28,8 +29,12 @@ const BPF_SK_LOOKUP: u32 = 36;
 const LINK_CGROUP: u32 = 3;
 const LINK_NETNS: u32 = 5;
 
-/// Maps of one program that are told; ours have two.
+/// Maps of one program that are told.
 const MAX_MAPS: usize = 16;
+/// Programs on one hook that are told; the kernel takes no more than 64 on a cgroup or a namespace.
+const MAX_PROGRAMS: usize = 64;
+/// Bytes of a name, `BPF_OBJ_NAME_LEN`.
+const NAME: usize = 16;
 
 /// The head of `union bpf_attr` for pins.
 #[repr(C)]
@@ -69,6 +74,18 @@ struct LinkAttr {
 
 #[repr(C)]
 #[derive(Default)]
+struct QueryAttr {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    padding: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct IdAttr {
     id: u32,
     next: u32,
@@ -83,9 +100,9 @@ struct RawLink {
     id: u32,
     program: u32,
     padding: u32,
-    /// For a cgroup its id; for a namespace its inode in the first four bytes.
-    target: [u32; 2],
-    rest: [u32; 8],
+    /// For a cgroup its id, then the hook; for a namespace its inode, then the hook.
+    target: [u32; 3],
+    rest: [u32; 7],
 }
 
 /// The head of `struct bpf_map_info`.
@@ -96,6 +113,9 @@ struct RawMap {
     id: u32,
     key_size: u32,
     value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    name: [u8; NAME],
 }
 
 /// The head of `struct bpf_prog_info`.
@@ -111,6 +131,39 @@ struct RawProgram {
     user: u32,
     map_count: u32,
     maps: u64,
+    name: [u8; NAME],
+}
+
+/// Where programs are attached, of `enum bpf_attach_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Hook {
+    /// connect(2) to an IPv4 address, on a cgroup.
+    Connect4 = 10,
+    /// connect(2) to an IPv6 address, on a cgroup.
+    Connect6 = 11,
+    /// sendmsg(2) of a datagram to an IPv4 address, on a cgroup.
+    Sendmsg4 = 14,
+    /// sendmsg(2) of a datagram to an IPv6 address, on a cgroup.
+    Sendmsg6 = 15,
+    /// The look-up of a socket for a packet, on a network namespace.
+    SkLookup = BPF_SK_LOOKUP,
+}
+
+impl Hook {
+    /// Those on a cgroup.
+    pub const CGROUP: [Self; 4] = [Self::Connect4, Self::Connect6, Self::Sendmsg4, Self::Sendmsg6];
+
+    /// Its usual name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::Sendmsg4 => "sendmsg4",
+            Self::Sendmsg6 => "sendmsg6",
+            Self::SkLookup => "sk_lookup",
+        }
+    }
 }
 
 /// What a link is attached to.
@@ -135,15 +188,19 @@ pub struct LinkInfo {
     pub program: u32,
     /// What it is attached to.
     pub target: Target,
+    /// On which hook, as the kernel numbers them; 0 where that has no meaning.
+    pub hook: u32,
 }
 
 /// A map as the kernel describes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapInfo {
     /// Never used twice since boot, as good as.
     pub id: u32,
     /// Bytes of a key.
     pub key_size: u32,
+    /// Its name, cut to 15 bytes.
+    pub name: String,
 }
 
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
@@ -210,7 +267,12 @@ pub fn detach(link: &impl AsFd) -> io::Result<()> {
 pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
     let mut raw = RawLink::default();
     info(link, &mut raw)?;
-    let [low, high] = raw.target;
+    let [low, high, third] = raw.target;
+    let hook = match raw.kind {
+        LINK_CGROUP => third,
+        LINK_NETNS => high,
+        _ => 0,
+    };
     let target = match raw.kind {
         LINK_CGROUP => match u64::from_ne_bytes(joined(low, high)) {
             0 => Target::Nothing,
@@ -220,7 +282,7 @@ pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
         LINK_NETNS => Target::Netns(low),
         _ => Target::Other,
     };
-    Ok(LinkInfo { id: raw.id, program: raw.program, target })
+    Ok(LinkInfo { id: raw.id, program: raw.program, target, hook })
 }
 
 fn joined(first: u32, second: u32) -> [u8; 8] {
@@ -238,7 +300,7 @@ pub fn is_map(object: &impl AsFd) -> io::Result<bool> {
 pub fn map_info(map: &impl AsFd) -> io::Result<MapInfo> {
     let mut raw = RawMap::default();
     info(map, &mut raw)?;
-    Ok(MapInfo { id: raw.id, key_size: raw.key_size })
+    Ok(MapInfo { id: raw.id, key_size: raw.key_size, name: text(raw.name) })
 }
 
 /// Ids of the maps that a program uses, at most 16.
@@ -248,6 +310,33 @@ pub fn maps_of(program: &impl AsFd) -> io::Result<Vec<u32>> {
         RawProgram { map_count: MAX_MAPS as u32, maps: ids.as_mut_ptr() as u64, ..RawProgram::default() };
     info(program, &mut raw)?;
     Ok(ids.into_iter().take(raw.map_count as usize).collect())
+}
+
+/// The name of a program, cut to 15 bytes.
+pub fn name_of(program: &impl AsFd) -> io::Result<String> {
+    let mut raw = RawProgram::default();
+    info(program, &mut raw)?;
+    Ok(text(raw.name))
+}
+
+fn text(name: [u8; NAME]) -> String {
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(NAME);
+    String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned()
+}
+
+/// Ids of the programs on a hook of a cgroup or a namespace, in the order in which they run; by whatever means they were
+/// attached (Linux 4.15, for namespaces 5.9).
+pub fn attached(target: &impl AsFd, hook: Hook) -> io::Result<Vec<u32>> {
+    let mut ids = [0u32; MAX_PROGRAMS];
+    let mut attr = QueryAttr {
+        target: number(target),
+        attach_type: hook as u32,
+        programs: ids.as_mut_ptr() as u64,
+        count: MAX_PROGRAMS as u32,
+        ..QueryAttr::default()
+    };
+    bpf(BPF_PROG_QUERY, &mut attr)?;
+    Ok(ids.into_iter().take(attr.count as usize).collect())
 }
 
 fn info<T>(object: &impl AsFd, into: &mut T) -> io::Result<()> {

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod container;
 pub mod datagram;
 pub mod fdpass;
+pub mod guest;
 pub mod limits;
 pub mod mounts;
 #[cfg(feature = "netlink")]
@@ -18,3 +19,5 @@ pub mod netns;
 pub mod privilege;
 pub mod sockopt;
 pub mod sysctl;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -14,6 +14,7 @@ mod decisions;
 mod error;
 mod events;
 mod freeze;
+mod guests;
 mod mend;
 mod metrics;
 mod options;
@@ -78,6 +79,9 @@ pub(crate) struct Enroller {
     retries: Retries,
     states: States,
     repairs: Arc<Semaphore>,
+    guests: Mutex<Arc<guests::Guests>>,
+    /// What is known of programs of others on this node.
+    others_noted: Mutex<BTreeSet<String>>,
     /// Held for reading by whoever changes something, for writing while nothing may change.
     changes: Arc<RwLock<()>>,
 }
@@ -190,6 +194,8 @@ impl Enroller {
             inherited: Mutex::new(inherited),
             retries: Retries::default(),
             repairs: Arc::new(Semaphore::new(MAX_REPAIRS)),
+            guests: Mutex::default(),
+            others_noted: Mutex::default(),
             changes: Arc::default(),
         }
     }
@@ -276,6 +282,7 @@ impl Enroller {
         cookie: u64,
     ) -> Result<Enrolled, EnrollError> {
         let Location { netns, path, container_id, ips } = location;
+        self.refuse_guest(&netns)?;
         // By an agent before this one, perhaps of another layout.
         let adopted = self.node.is_enrolled(cookie) || self.others().cookies()?.contains(&cookie);
         let mut record = Record { pod: pod.clone(), netns: path, cookie, container_id, sysctls: Vec::new() };

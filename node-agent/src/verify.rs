@@ -130,8 +130,17 @@ fn table(found: &Found) -> String {
 }
 
 fn push_line(text: &mut String, line: &LineView) {
-    let mark = if line.ok { "ok   " } else { "WRONG" };
-    let problem = line.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+    let mark = match (line.ok, &line.note) {
+        (false, _) => "WRONG",
+        (true, Some(_)) => "note ",
+        (true, None) => "ok   ",
+    };
+    let problem = line
+        .problem
+        .as_ref()
+        .or(line.note.as_ref())
+        .map(|problem| format!(": {problem}"))
+        .unwrap_or_default();
     let _ = writeln!(text, "  {mark} {}{problem}", line.name);
     if let Some(remedy) = line.remedy.as_ref().filter(|remedy| !remedy.is_empty()) {
         let _ = writeln!(text, "        {remedy}");

@@ -101,7 +101,10 @@ pub(crate) struct LineView {
     /// What is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
-    /// How to mend it.
+    /// What is not wrong, but worth knowing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+    /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<String>,
 }
@@ -180,7 +183,8 @@ impl LineView {
             name: line.name.clone(),
             ok: line.problem.is_none(),
             problem: line.problem.as_ref().map(|problem| problem.what.clone()),
-            remedy: line.problem.as_ref().map(|problem| problem.remedy.clone()),
+            note: line.note.as_ref().map(|note| note.what.clone()),
+            remedy: line.problem.as_ref().or(line.note.as_ref()).map(|problem| problem.remedy.clone()),
         };
         report.lines.iter().map(view).collect()
     }
@@ -216,6 +220,7 @@ mod tests {
             name: "ip rule, IPv4".into(),
             ok: false,
             problem: Some("it is gone".into()),
+            note: None,
             remedy: Some("add it".into()),
         };
         let pod =

@@ -28,6 +28,12 @@ pub(crate) enum EnrollError {
         /// As they are.
         found: Vec<IpAddr>,
     },
+    /// The pod's sockets are not in its namespace.
+    #[error(
+        "the pod has a network stack of its own ({0}), as under Kata Containers and gVisor: its connections are no sockets of \
+         this node, and cannot be captured; run it under a runtime without one, or take it out of the mesh"
+    )]
+    Guest(String),
     /// The container is not there.
     #[error(transparent)]
     Container(#[from] ContainerError),

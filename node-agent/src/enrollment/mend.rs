@@ -133,9 +133,21 @@ impl Enroller {
     }
 }
 
-/// Whether something is wrong that neither a repair nor a new capture changes: somebody else's rules, routes, settings.
+/// Whether something is wrong that neither a repair nor a new capture changes: somebody else's rules, routes, settings,
+/// programs.
 fn is_beyond_us(report: &Report) -> bool {
     let lost = report.lost();
-    let is_shared = |part: &Part| matches!(part, Part::Rule | Part::Route | Part::Sysctl | Part::Loopback);
+    let is_shared = |part: &Part| {
+        matches!(
+            part,
+            Part::Rule
+                | Part::Route
+                | Part::Sysctl
+                | Part::Loopback
+                | Part::Others
+                | Part::Installation
+                | Part::Guest
+        )
+    };
     !lost.is_empty() && lost.iter().all(is_shared)
 }

@@ -42,6 +42,8 @@ pub(crate) struct EnrollmentMetrics {
     pub(crate) lost: Family<Lost, Counter>,
     /// What came of repairs.
     pub(crate) repairs: Family<Repaired, Counter>,
+    /// Programs of others on the hooks of capture.
+    pub(crate) others: Gauge,
     /// Seconds from request to proof.
     pub(crate) enrol_time: Histogram,
     /// Seconds until nothing new is captured.
@@ -65,6 +67,7 @@ impl EnrollmentMetrics {
             pods: Gauges::default(),
             lost: Family::default(),
             repairs: Family::default(),
+            others: Gauge::default(),
             enrol_time: durations(),
             release_time: durations(),
         };
@@ -104,6 +107,11 @@ impl EnrollmentMetrics {
             self.failed.clone(),
         );
         registry.register("culvert_pods", "Pods that are to be in the mesh, by state", self.pods.clone());
+        registry.register(
+            "culvert_capture_foreign_programs",
+            "Programs of other software on the hooks that capture uses, see culvert verify",
+            self.others.clone(),
+        );
         registry.register(
             "culvert_capture_lost",
             "Parts of capture that were found lost, by part",

@@ -196,12 +196,20 @@ impl Enroller {
             .filter(|e| e.netns.is_some() || e.container.is_some())
             .map(|e| (PodKey { namespace: e.namespace.clone(), name: e.name.clone() }, e))
             .collect();
-        let attempts = located.iter().map(|(pod, entry)| async move {
-            if !self.is_settled(pod, entry).await && self.retries.is_due(pod) {
-                match self.enrol_located(pod, entry).await {
-                    Ok(()) => self.retries.succeeded(pod),
-                    Err(error) => self.retries.failed(pod, &error),
-                }
+        let mut due = Vec::new();
+        for (pod, entry) in located {
+            if self.retries.is_due(&pod) && !self.is_settled(&pod, entry).await {
+                due.push((pod, entry));
+            }
+        }
+        if !due.is_empty() {
+            // They run already, so their kernels do. The plugin is called before that, and the watch finds it then.
+            self.look_for_guests().await;
+        }
+        let attempts = due.iter().map(|(pod, entry)| async move {
+            match self.enrol_located(pod, entry).await {
+                Ok(()) => self.retries.succeeded(pod),
+                Err(error) => self.retries.failed(pod, &error),
             }
         });
         futures_util::future::join_all(attempts).await;

@@ -6,10 +6,10 @@
 //! the sight of no other.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use redirect::{Guard, NodeCapture, Part, Report};
+use redirect::{Guard, Line, NodeCapture, Part, Report};
 use tokio::time::MissedTickBehavior;
 
 use super::metrics::{Lost, Repaired};
@@ -36,6 +36,7 @@ pub(crate) async fn watch(enroller: Arc<Enroller>) {
         {
             let _changes = enroller.changes.read().await;
             enroller.watch_node().await;
+            enroller.look_for_guests().await;
         }
         enroller.watch_pods().await;
     }
@@ -45,6 +46,7 @@ impl Enroller {
     /// Looks at the node's half, and mends it.
     async fn watch_node(&self) {
         let report = self.look_at_node().await;
+        self.note_others(&report);
         for part in report.lost() {
             self.metrics.lost.get_or_create(&Lost { reason: part.as_str() }).inc();
         }
@@ -70,6 +72,18 @@ impl Enroller {
             Ok(retired) => tracing::info!(?retired, "another version's capture has no pod left, removed"),
             Err(error) => tracing::warn!(%error, "another version's capture is not removed"),
         }
+    }
+
+    /// Counts programs of others, and tells of those that are new.
+    fn note_others(&self, report: &Report) {
+        let noted = |line: &Line| Some(format!("{}: {}", line.name, line.note.as_ref()?.what));
+        let now: BTreeSet<String> = report.lines.iter().filter_map(noted).collect();
+        self.metrics.others.set(i64::try_from(now.len()).unwrap_or(i64::MAX));
+        let mut known = self.others_noted.lock().unwrap_or_else(PoisonError::into_inner);
+        for new in now.difference(&known) {
+            tracing::warn!("{new}; see `culvert verify`");
+        }
+        *known = now;
     }
 
     /// What an inspection of the node's half finds.
@@ -142,8 +156,10 @@ impl Enroller {
 
     /// What an inspection of a pod finds.
     pub(super) async fn look(&self, guard: &Arc<Guard>, agents: Arc<HashSet<u64>>) -> Report {
-        let (node, guard) = (Arc::clone(&self.node), Arc::clone(guard));
-        blocking(move || guard.inspect(&node, &agents)).await.unwrap_or_default()
+        let (node, looked) = (Arc::clone(&self.node), Arc::clone(guard));
+        let mut report = blocking(move || looked.inspect(&node, &agents)).await.unwrap_or_default();
+        report.lines.push(self.see_guest(guard.attachment().netns()));
+        report
     }
 
     /// The same with the listeners as they are just now.

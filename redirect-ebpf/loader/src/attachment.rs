@@ -3,6 +3,7 @@
 //! Dropping an attachment detaches nothing: an agent that ends leaves its pods captured, and refused, until the next one
 //! attaches again.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,12 +17,13 @@ use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
 use linux::netlink::{self, MarkRoute, Sources};
 use linux::netns::Netns;
-use linux::{bpffs, sysctl};
+use linux::{bpf, bpffs, sysctl};
 
 use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
 use crate::listeners::Listeners;
 use crate::node::{NodeCapture, Shared};
+use crate::others;
 use crate::pins::pin_link;
 use crate::sockets::PodSockets;
 
@@ -82,6 +84,7 @@ impl Attachment {
             return Err(CaptureError::NoAddress);
         }
         let directory = node.pins().pod(cookie);
+        refuse_other_installation(node, cookie, &netns)?;
         let fresh = !directory.exists();
         let sockets = Arc::new(PodSockets::new(node, netns.try_clone()?, addresses.clone())?);
         let steered = Mutex::default();
@@ -244,6 +247,22 @@ impl Attachment {
             _ => None,
         };
         Sources { v4, v6 }
+    }
+}
+
+/// Two installations in one pod would go on outdoing each other.
+fn refuse_other_installation(node: &NodeCapture, cookie: u64, netns: &Netns) -> Result<(), CaptureError> {
+    let error = CaptureError::socket("list the programs on the pod's namespace");
+    let mut own = BTreeSet::new();
+    let others = OtherLayouts::of(node.pins()).pods(cookie)?;
+    for directory in std::iter::once(node.pins().pod(cookie)).chain(others) {
+        // What is not there, or is not a link, is not ours.
+        let link = bpf::open_pin(&directory.join(program::STEER)).and_then(|link| bpf::link_info(&link));
+        own.extend(link.ok().map(|info| info.program));
+    }
+    match others::installation(netns, &own).map_err(error)? {
+        Some(id) => Err(CaptureError::Installation(id)),
+        None => Ok(()),
     }
 }
 

@@ -46,6 +46,12 @@ pub enum CaptureError {
          must give it one first"
     )]
     NoAddress,
+    /// Somebody else's agent captures the pod.
+    #[error(
+        "another installation of culvert captures this pod (sk_lookup program {0}); stop it and run its `culvert detach`, or \
+         take the pod out of its mesh"
+    )]
+    Installation(u32),
     /// cgroup v2 is not there.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

@@ -23,6 +23,7 @@ use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
 use crate::listeners::{Listeners, Role};
 use crate::node::{NodeCapture, Shared};
+use crate::others::{self, After, Other};
 use crate::pins::pin;
 use crate::report::{Line, Part, Problem, Report};
 
@@ -94,6 +95,7 @@ impl Guard {
             Line::new(Part::Agent, "listener that connect(2) looks for", agent(agents, cookie)),
             Line::new(Part::Listeners, "listening sockets", self.look_at_listeners()),
             Line::new(Part::Steer, "sk_lookup program", self.look_at_link()),
+            self.look_at_others(),
         ];
         match netlink::state(self.attachment.netns(), ROUTE) {
             Ok(state) => {
@@ -118,10 +120,11 @@ impl Guard {
                 Part::Loopback => netlink::loopback_up(netns)?,
                 Part::Rule | Part::Route => self.attachment.add_route()?,
                 Part::Sysctl => self.attachment.set_sysctls()?,
-                Part::Steer => self.attach()?,
+                // Attached again, ours runs after the other.
+                Part::Steer | Part::Others => self.attach()?,
                 Part::Row | Part::Agent => self.enrol(node)?,
                 Part::Netns | Part::Listeners | Part::Addresses | Part::Connection => repair = Repair::Anew,
-                Part::NodeLink | Part::NodeMap => {}
+                Part::NodeLink | Part::NodeMap | Part::Installation | Part::Guest => {}
             }
         }
         Ok(repair)
@@ -173,6 +176,34 @@ impl Guard {
             _ => "somebody detached it from the pod's network namespace",
         };
         Err(Problem::new(what, AGAIN))
+    }
+
+    /// Whether the last word on the pod's connections is ours.
+    fn look_at_others(&self) -> Line {
+        const NAME: &str = "order of sk_lookup programs";
+        let own = match bpf::open_pin(&self.directory.join(program::STEER))
+            .and_then(|link| bpf::link_info(&link))
+        {
+            Ok(info) => info.program,
+            // The line above tells.
+            Err(_) => return Line::new(Part::Others, NAME, Ok(())),
+        };
+        match others::after(self.attachment.netns(), own) {
+            Ok(After::Nothing) => Line::new(Part::Others, NAME, Ok(())),
+            Ok(After::Other(Other { id, name, .. })) => {
+                let what =
+                    format!("program {name} (id {id}) was attached after ours, and may decide otherwise");
+                let remedy =
+                    "the agent attaches its own again; if that goes on, look for who attaches the other";
+                Line::new(Part::Others, NAME, Err(Problem::new(what, remedy)))
+            }
+            Ok(After::Installation(id)) => {
+                let what = format!("another installation of culvert captures the pod too (program id {id})");
+                let remedy = "let one of the two leave: stop it and run its `culvert detach`";
+                Line::new(Part::Installation, NAME, Err(Problem::new(what, remedy)))
+            }
+            Err(error) => Line::new(Part::Others, NAME, Err(unseen(&error))),
+        }
     }
 
     fn look_at_listeners(&self) -> Result<(), Problem> {

@@ -20,6 +20,7 @@ pub mod listeners;
 pub mod node;
 pub mod node_guard;
 mod object;
+mod others;
 pub mod pins;
 pub mod probe;
 pub mod report;

@@ -17,7 +17,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
 use aya::{Ebpf, EbpfLoader};
-use linux::{bpffs, cgroup, privilege};
+use linux::{bpf, bpffs, cgroup, privilege};
 
 use crate::error::CaptureError;
 use crate::events::Events;
@@ -125,7 +125,13 @@ impl NodeCapture {
     /// Removes what is left of a pod whose namespace is gone: its pins and its row.
     pub fn forget(&self, cookie: u64) -> Result<(), CaptureError> {
         self.release(cookie)?;
-        bpffs::remove(&self.pins.pod(cookie))?;
+        let directory = self.pins.pod(cookie);
+        // Without its pin the kernel lets go of a link some milliseconds later only, in which somebody may look.
+        if let Ok(link) = bpf::open_pin(&directory.join(program::STEER)) {
+            // A link of a namespace that is gone is detached already.
+            let _ = bpf::detach(&link);
+        }
+        bpffs::remove(&directory)?;
         Ok(())
     }
 

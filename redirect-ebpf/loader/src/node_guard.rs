@@ -5,6 +5,7 @@
 //! attached ones and disturbs nothing.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,6 +18,7 @@ use linux::{bpffs, cgroup};
 
 use crate::error::CaptureError;
 use crate::node::NodeCapture;
+use crate::others;
 use crate::report::{Line, Part, Problem, Report};
 
 const AGAIN: &str = "the agent attaches it again; if it is lost again, look for who removes files below /sys/fs/bpf or runs \
@@ -29,15 +31,16 @@ pub struct NodeGuard {
     maps: Vec<(String, u32, OwnedFd)>,
     /// Names of pinned links.
     links: Vec<String>,
-    /// Id of the root cgroup.
-    root: u64,
+    /// The root cgroup, and its id.
+    root: (File, u64),
 }
 
 impl NodeGuard {
     /// Over a node that has just been opened.
     pub fn new(node: &NodeCapture) -> Result<Self, CaptureError> {
         let seen = |source| CaptureError::Socket { operation: "look at the node's pins", source };
-        let root = std::fs::metadata(cgroup::root()?).map_err(seen)?.ino();
+        let root = File::open(cgroup::root()?).map_err(seen)?;
+        let id = root.metadata().map_err(seen)?.ino();
         let (mut maps, mut links) = (Vec::new(), Vec::new());
         for name in bpffs::entries(&node.pins().node())? {
             let object = bpf::open_pin(&node.pins().node().join(&name)).map_err(seen)?;
@@ -49,7 +52,7 @@ impl NodeGuard {
         }
         maps.sort_by(|a, b| a.0.cmp(&b.0));
         links.sort();
-        Ok(Self { maps, links, root })
+        Ok(Self { maps, links, root: (root, id) })
     }
 
     /// Looks at each program and map.
@@ -62,7 +65,18 @@ impl NodeGuard {
         let maps = self.maps.iter().map(|(name, id, _)| {
             Line::new(Part::NodeMap, format!("map {name}"), look_at_map(&directory.join(name), *id))
         });
-        Report { lines: links.chain(maps).collect() }
+        let others = match others::on_cgroups(&self.root.0) {
+            Ok(others) => others.iter().map(others::line).collect(),
+            Err(error) => {
+                let what = format!("programs of others cannot be listed: {error}");
+                vec![Line::noted(
+                    Part::Others,
+                    "programs of others",
+                    Problem::new(what, "see the agent's log"),
+                )]
+            }
+        };
+        Report { lines: links.chain(maps).chain(others).collect() }
     }
 
     /// Pins lost maps again and, where programs are lost, opens the node's half anew with `open`.
@@ -107,7 +121,7 @@ impl NodeGuard {
             Problem::new(format!("its pin {} cannot be opened ({error})", path.display()), AGAIN)
         })?;
         match info.target {
-            Target::Cgroup(id) if id == self.root => Ok(()),
+            Target::Cgroup(id) if id == self.root.1 => Ok(()),
             Target::Cgroup(_) => Err(Problem::new("it is attached to another cgroup", AGAIN)),
             _ => Err(Problem::new("somebody detached it: no pod of this node is captured", AGAIN)),
         }

@@ -50,7 +50,7 @@ impl Pins {
     }
 }
 
-/// Pins `link` as `directory/name`, in the place of what is pinned there.
+/// Pins `link` as `directory/name`, in the place of what is pinned there, which goes with its pin.
 pub(crate) fn pin_link(link: FdLink, directory: &Path, name: &'static str) -> Result<(), CaptureError> {
     let new = directory.join(format!("{name}_new"));
     bpffs::remove_file(&new)?;

@@ -33,6 +33,12 @@ pub enum Part {
     NodeLink,
     /// A pinned map of the node.
     NodeMap,
+    /// A program of somebody else's on one of our hooks.
+    Others,
+    /// Another installation of ours in the same pod.
+    Installation,
+    /// The pod's sockets, if they are not in its namespace.
+    Guest,
 }
 
 impl Part {
@@ -52,6 +58,9 @@ impl Part {
             Self::Connection => "connection",
             Self::NodeLink => "node_link",
             Self::NodeMap => "node_map",
+            Self::Others => "others",
+            Self::Installation => "installation",
+            Self::Guest => "guest",
         }
     }
 }
@@ -71,9 +80,11 @@ pub struct Line {
     pub name: String,
     /// What is wrong with it, if something is.
     pub problem: Option<Problem>,
+    /// What is not wrong, but worth knowing.
+    pub note: Option<Problem>,
 }
 
-/// What is wrong.
+/// What is wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// What was found.
@@ -92,7 +103,12 @@ impl Problem {
 impl Line {
     /// A part that is `found` well or not.
     pub fn new(part: Part, name: impl Into<String>, found: Result<(), Problem>) -> Self {
-        Self { part, name: name.into(), problem: found.err() }
+        Self { part, name: name.into(), problem: found.err(), note: None }
+    }
+
+    /// A part with which nothing is wrong, and something is worth knowing.
+    pub fn noted(part: Part, name: impl Into<String>, note: Problem) -> Self {
+        Self { part, name: name.into(), problem: None, note: Some(note) }
     }
 }
 

@@ -1,0 +1,99 @@
+//! Programs of others, as tests play them: loaded from instructions, attached by a link that lives as long as its descriptor.
+//!
+//! Only for tests: nothing of the product turns this feature on.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+
+use crate::bpf::Hook;
+
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const PROG_CGROUP_SOCK_ADDR: u32 = 18;
+const PROG_SK_LOOKUP: u32 = 30;
+const LICENSE: &[u8] = b"GPL\0";
+
+#[repr(C)]
+#[derive(Default)]
+struct LoadAttr {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttr {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// One instruction: code, destination and source register, offset, immediate (RFC 9669 section 3).
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Instruction {
+    code: u8,
+    registers: u8,
+    offset: i16,
+    immediate: i32,
+}
+
+impl Instruction {
+    /// Of its parts.
+    pub const fn new(code: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> Self {
+        Self { code, registers: destination | (source << 4), offset, immediate }
+    }
+}
+
+/// Loads a program for a hook.
+pub fn load(hook: Hook, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let kind = if hook == Hook::SkLookup { PROG_SK_LOOKUP } else { PROG_CGROUP_SOCK_ADDR };
+    let mut attr = LoadAttr {
+        kind,
+        count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+        instructions: instructions.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+        attach_type: hook as u32,
+        ..LoadAttr::default()
+    };
+    for (to, from) in attr.name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
+    call(BPF_PROG_LOAD, &mut attr)
+}
+
+/// Attaches a program to a cgroup's directory or a namespace.
+pub fn attach(program: &impl AsFd, target: &impl AsFd, hook: Hook) -> io::Result<OwnedFd> {
+    let number = |fd: &dyn Fn() -> i32| fd().unsigned_abs();
+    let mut attr = LinkAttr {
+        program: number(&|| program.as_fd().as_raw_fd()),
+        target: number(&|| target.as_fd().as_raw_fd()),
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    call(BPF_LINK_CREATE, &mut attr)
+}
+
+fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: both `T`s of this module are repr(C) heads of `union bpf_attr` (the kernel takes what is beyond their size for
+    // zero) without padding of their own, and the pointers in them are to memory that outlives the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let raw = i32::try_from(done).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}

@@ -295,7 +295,7 @@ mod tests {
         // A family without a source is unreachable; that goes as well.
         add_mark_route(&netns, ROUTE, Sources { v4: None, v6: None }).unwrap();
         assert!(has_mark_rule(&netns, ROUTE).unwrap());
-        let routes: Vec<_> = state(&netns, ROUTE).unwrap().families.iter().map(|f| f.route).collect();
+        let routes: Vec<_> = state(&netns, ROUTE, None).unwrap().families.iter().map(|f| f.route).collect();
         assert!(routes.iter().all(|route| *route == TableRoute::Unreachable), "{routes:?}");
         remove_mark_route(&netns, ROUTE).unwrap();
         assert!(addresses(&netns).unwrap().is_empty());
@@ -304,14 +304,14 @@ mod tests {
     #[test]
     fn the_state_tells_what_is_there_and_what_is_in_front() {
         let netns = scratch();
-        let bare = state(&netns, ROUTE).unwrap();
+        let bare = state(&netns, ROUTE, None).unwrap();
         assert!(!bare.loopback_up && bare.addresses.is_empty());
         assert!(bare.families.iter().all(|f| !f.has_rule && f.route == TableRoute::Nothing), "{bare:?}");
 
         loopback_up(&netns).unwrap();
         let sources = Sources { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST) };
         add_mark_route(&netns, ROUTE, sources).unwrap();
-        let whole = state(&netns, ROUTE).unwrap();
+        let whole = state(&netns, ROUTE, None).unwrap();
         assert!(whole.loopback_up);
         for family in &whole.families {
             let source: IpAddr =
@@ -322,9 +322,9 @@ mod tests {
         }
         // Another mask is another rule, and one that is asked first is told.
         let other = MarkRoute { mask: 0xffff, ..ROUTE };
-        assert!(state(&netns, other).unwrap().families.iter().all(|f| !f.has_rule));
+        assert!(state(&netns, other, None).unwrap().families.iter().all(|f| !f.has_rule));
         let first = MarkRoute { priority: 31, table: 7, ..ROUTE };
         add_mark_route(&netns, first, sources).unwrap();
-        assert!(state(&netns, ROUTE).unwrap().families.iter().all(|f| f.in_front == [31]));
+        assert!(state(&netns, ROUTE, None).unwrap().families.iter().all(|f| f.in_front == [31]));
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use crate::bpf::Hook;
 
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const PROG_CGROUP_SOCK_ADDR: u32 = 18;
@@ -28,6 +29,16 @@ struct LoadAttr {
     name: [u8; 16],
     ifindex: u32,
     attach_type: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElementAttr {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -73,6 +84,17 @@ pub fn load(hook: Hook, name: &str, instructions: &[Instruction]) -> io::Result<
     call(BPF_PROG_LOAD, &mut attr)
 }
 
+/// Writes a row of a map whose keys and values have the sizes of these, which is the caller's to know.
+pub fn write_row(map: &impl AsFd, key: u64, value: u32) -> io::Result<()> {
+    let mut attr = ElementAttr {
+        map: map.as_fd().as_raw_fd().unsigned_abs(),
+        key: std::ptr::from_ref(&key) as u64,
+        value: std::ptr::from_ref(&value) as u64,
+        ..ElementAttr::default()
+    };
+    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
 /// Attaches a program to a cgroup's directory or a namespace.
 pub fn attach(program: &impl AsFd, target: &impl AsFd, hook: Hook) -> io::Result<OwnedFd> {
     let number = |fd: &dyn Fn() -> i32| fd().unsigned_abs();
@@ -86,14 +108,15 @@ pub fn attach(program: &impl AsFd, target: &impl AsFd, hook: Hook) -> io::Result
 }
 
 fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: both `T`s of this module are repr(C) heads of `union bpf_attr` (the kernel takes what is beyond their size for
-    // zero) without padding of their own, and the pointers in them are to memory that outlives the call.
-    let done =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let raw = i32::try_from(done).map_err(io::Error::other)?;
+    let raw = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: every `T` of this module is a repr(C) head of `union bpf_attr` (the kernel takes what is beyond its size for
+    // zero) without padding of its own, and the pointers in it are to memory that outlives the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
 }

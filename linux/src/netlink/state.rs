@@ -1,6 +1,6 @@
 //! How a namespace's routing is: what an inspection of a [`MarkRoute`] needs to know, in one visit.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -19,6 +19,8 @@ pub struct State {
     pub addresses: Vec<IpAddr>,
     /// Is the loopback interface up?
     pub loopback_up: bool,
+    /// Is the prefix that was asked for the namespace's own? True where the kernel has no IPv6.
+    pub has_prefix: bool,
     /// Each family that the kernel has, IPv4 first.
     pub families: Vec<FamilyState>,
 }
@@ -52,11 +54,12 @@ pub enum TableRoute {
     Other,
 }
 
-/// Looks at everything once.
-pub fn state(netns: &Netns, route: MarkRoute) -> Result<State, NetlinkError> {
+/// Looks at everything once; `prefix` is one that [`super::add_local_prefix`] added, if one should be there.
+pub fn state(netns: &Netns, route: MarkRoute, prefix: Option<(Ipv6Addr, u8)>) -> Result<State, NetlinkError> {
     let mut exchange = Exchange::open(netns)?;
     let addresses = addresses(&mut exchange)?;
     let loopback_up = loopback_up(&mut exchange)?;
+    let has_prefix = prefix.map_or(Ok(true), |prefix| has_prefix(&mut exchange, prefix))?;
     let mut of_families = Vec::new();
     for family in families() {
         let (has_rule, in_front) = rules(&mut exchange, *family, route)?;
@@ -64,7 +67,7 @@ pub fn state(netns: &Netns, route: MarkRoute) -> Result<State, NetlinkError> {
         let is_v6 = *family == AddressFamily::Inet6;
         of_families.push(FamilyState { is_v6, has_rule, in_front, route: table });
     }
-    Ok(State { addresses, loopback_up, families: of_families })
+    Ok(State { addresses, loopback_up, has_prefix, families: of_families })
 }
 
 fn addresses(exchange: &mut Exchange) -> Result<Vec<IpAddr>, NetlinkError> {
@@ -165,6 +168,27 @@ fn table(exchange: &mut Exchange, family: AddressFamily, table: u32) -> Result<T
         }
     }
     Ok(found)
+}
+
+fn has_prefix(exchange: &mut Exchange, (address, length): (Ipv6Addr, u8)) -> Result<bool, NetlinkError> {
+    let family = AddressFamily::Inet6;
+    if !families().contains(&family) {
+        return Ok(true);
+    }
+    let table = u32::from(libc::RT_TABLE_LOCAL);
+    let mut question = RouteMessage::default();
+    question.header.address_family = family;
+    question.attributes.push(RouteAttribute::Table(table));
+    let is_it = |message: &RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewRoute(route) = message else { return false };
+        let has = |wanted: RouteAttribute| route.attributes.contains(&wanted);
+        route.header.kind == RouteType::Local
+            && route.header.destination_prefix_length == length
+            && has(RouteAttribute::Destination(RouteAddress::Inet6(address)))
+            && has(RouteAttribute::Oif(LOOPBACK))
+            && has(RouteAttribute::Table(table))
+    };
+    Ok(exchange.list("list local routes", RouteNetlinkMessage::GetRoute(question))?.iter().any(is_it))
 }
 
 fn classify(route: &RouteMessage) -> TableRoute {

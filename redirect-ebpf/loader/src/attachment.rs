@@ -115,9 +115,7 @@ impl Attachment {
         pin_link(link, &self.directory, program::STEER)?;
         self.set_sysctls()?;
         self.add_route()?;
-        if self.options.dns {
-            netlink::add_local_prefix(&self.netns, dns_prefix())?;
-        }
+        self.add_dns_prefix()?;
         node.set_addresses(self.cookie, &self.addresses)?;
         let row = Row::new(listeners.dns_port());
         node.enrol(self.cookie, listeners.first(Direction::Outbound)?, row)?;
@@ -235,6 +233,19 @@ impl Attachment {
     /// Adds the policy route, or what is missing of it.
     pub(crate) fn add_route(&self) -> Result<(), CaptureError> {
         Ok(netlink::add_mark_route(&self.netns, ROUTE, self.sources())?)
+    }
+
+    /// The prefix at which the agent takes DNS queries over IPv6, if it takes any.
+    pub(crate) fn dns_prefix(&self) -> Option<(Ipv6Addr, u8)> {
+        self.options.dns.then(dns_prefix)
+    }
+
+    /// Makes that prefix the pod's own.
+    pub(crate) fn add_dns_prefix(&self) -> Result<(), CaptureError> {
+        match self.dns_prefix() {
+            Some(prefix) => Ok(netlink::add_local_prefix(&self.netns, prefix)?),
+            None => Ok(()),
+        }
     }
 
     fn sources(&self) -> Sources {

@@ -16,7 +16,6 @@ use abi::{Direction, PodAddress, Row, map, program};
 use aya::maps::{HashMap, Map, MapData};
 use linux::bpf::{self, Target};
 use linux::netlink;
-use linux::sockopt;
 
 use crate::attachment::{Attachment, ROUTE};
 use crate::error::CaptureError;
@@ -91,14 +90,21 @@ impl Guard {
     pub fn inspect(&self, node: &NodeCapture, agents: &HashSet<u64>) -> Report {
         let cookie = self.attachment.cookie();
         let mut lines = vec![
-            Line::new(Part::Row, "row in the map of enrolled pods", row(node, cookie)),
+            Line::new(Part::Row, "row in the map of enrolled pods", self.look_at_row(node)),
             Line::new(Part::Agent, "listener that connect(2) looks for", agent(agents, cookie)),
             Line::new(Part::Listeners, "listening sockets", self.look_at_listeners()),
             Line::new(Part::Steer, "sk_lookup program", self.look_at_link()),
             self.look_at_others(),
         ];
-        match netlink::state(self.attachment.netns(), ROUTE) {
+        match netlink::state(self.attachment.netns(), ROUTE, self.attachment.dns_prefix()) {
             Ok(state) => {
+                if self.attachment.dns_prefix().is_some() {
+                    lines.push(Line::new(
+                        Part::Dns,
+                        "local prefix for DNS, IPv6",
+                        routing::dns_prefix(&state),
+                    ));
+                }
                 lines.push(Line::new(Part::Addresses, "addresses", self.look_at_addresses(&state.addresses)));
                 lines.extend(routing::lines(&state, self.attachment.addresses()));
             }
@@ -119,6 +125,7 @@ impl Guard {
             match part {
                 Part::Loopback => netlink::loopback_up(netns)?,
                 Part::Rule | Part::Route => self.attachment.add_route()?,
+                Part::Dns => self.attachment.add_dns_prefix()?,
                 Part::Sysctl => self.attachment.set_sysctls()?,
                 // Attached again, ours runs after the other.
                 Part::Steer | Part::Others => self.attach()?,
@@ -206,15 +213,27 @@ impl Guard {
         }
     }
 
+    fn look_at_row(&self, node: &NodeCapture) -> Result<(), Problem> {
+        const AGAIN: &str = "the agent adds it again";
+        let listeners = self.listeners();
+        let wanted = listeners.as_ref().map(|listeners| Row::new(listeners.dns_port()));
+        match (node.row(self.attachment.cookie()), wanted) {
+            (None, _) => Err(Problem::new("it is gone: new connections of the pod are not marked", AGAIN)),
+            (Some(row), Some(wanted)) if row != wanted => {
+                Err(Problem::new("it leads DNS queries elsewhere than to the agent", AGAIN))
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+
     fn look_at_listeners(&self) -> Result<(), Problem> {
         const ANEW: &str = "the agent captures the pod anew; if it happens again, look for who closes sockets in the pod \
                             (ss -K)";
         let listeners = self.listeners();
         let listeners = listeners.as_ref().ok_or_else(|| Problem::new("the pod is being released", ""))?;
-        let closed = listeners.iter().filter(|(_, socket)| !sockopt::is_listening(socket).unwrap_or(false));
-        match closed.count() {
+        match listeners.closed() {
             0 => Ok(()),
-            count => Err(Problem::new(format!("{count} of them do not listen any more"), ANEW)),
+            count => Err(Problem::new(format!("{count} of them take nothing any more"), ANEW)),
         }
     }
 
@@ -238,13 +257,6 @@ impl Guard {
     fn listeners(&self) -> MutexGuard<'_, Option<Listeners>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn row(node: &NodeCapture, cookie: u64) -> Result<(), Problem> {
-    if node.is_enrolled(cookie) {
-        return Ok(());
-    }
-    Err(Problem::new("it is gone: new connections of the pod are not marked", "the agent adds it again"))
 }
 
 fn agent(agents: &HashSet<u64>, cookie: u64) -> Result<(), Problem> {

@@ -122,6 +122,15 @@ impl Listeners {
         self.dns.first().and_then(|socket| socket.local_addr().ok()).map_or(0, |address| address.port())
     }
 
+    /// How many of them take nothing any more: somebody has closed them from outside (`ss -K`), which also takes a DNS socket's
+    /// port away.
+    pub(crate) fn closed(&self) -> usize {
+        let listening = |socket: &TcpListener| sockopt::is_listening(socket).unwrap_or(false);
+        let bound = |socket: &UdpSocket| socket.local_addr().is_ok_and(|address| address.port() != 0);
+        self.all.iter().filter(|(_, socket)| !listening(socket)).count()
+            + self.dns.iter().filter(|socket| !bound(socket)).count()
+    }
+
     /// Takes out the DNS sockets, one a family.
     pub fn take_dns(&mut self) -> Vec<UdpSocket> {
         std::mem::take(&mut self.dns)

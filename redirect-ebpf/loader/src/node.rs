@@ -100,6 +100,11 @@ impl NodeCapture {
         self.maps.enrolled().get(&cookie, 0).is_ok()
     }
 
+    /// What the programs know of the namespace with this cookie.
+    pub(crate) fn row(&self, cookie: u64) -> Option<Row> {
+        self.maps.enrolled().get(&cookie, 0).ok().map(|row| row.0)
+    }
+
     /// The cookies of all namespaces whose connections are being marked.
     pub fn enrolled(&self) -> Vec<u64> {
         self.maps.enrolled().keys().flatten().collect()

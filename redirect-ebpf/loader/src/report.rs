@@ -25,6 +25,8 @@ pub enum Part {
     Rule,
     /// The route to the agent.
     Route,
+    /// What leads DNS queries to the agent.
+    Dns,
     /// A setting of the namespace.
     Sysctl,
     /// A connection that is made to see whether it arrives.
@@ -54,6 +56,7 @@ impl Part {
             Self::Loopback => "loopback",
             Self::Rule => "rule",
             Self::Route => "route",
+            Self::Dns => "dns",
             Self::Sysctl => "sysctl",
             Self::Connection => "connection",
             Self::NodeLink => "node_link",

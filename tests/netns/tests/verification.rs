@@ -33,7 +33,7 @@ fn sysctl(pod: &Pod, name: &str) -> Result<()> {
 /// Every way in which capture is lost, and the reason that is counted.
 fn losses(world: &World) -> Vec<(&'static str, Break<'static>)> {
     let pins = pins_of(&world.nodes[0]);
-    let (unpinned, detached, rows) = (pins.clone(), pins.clone(), pins);
+    let (unpinned, detached, rows, values) = (pins.clone(), pins.clone(), pins.clone(), pins);
     let steer = |pins: &PathBuf, pod: &Pod| -> Result<PathBuf> {
         Ok(pins.join(format!("pods/{:x}/steer", cookie(pod)?)))
     };
@@ -54,6 +54,18 @@ fn losses(world: &World) -> Vec<(&'static str, Break<'static>)> {
                 ensure!(bpf::delete_row(&rows, &cookie(pod)?.to_ne_bytes())?, "the row was not there");
                 Ok(())
             }),
+        ),
+        (
+            // Queries would go to a port where nobody listens.
+            "row",
+            Box::new(move |pod| {
+                let rows = bpf::open_pin(&values.join("node/ENROLLED"))?;
+                Ok(linux::testing::write_row(&rows, cookie(pod)?, 9)?)
+            }),
+        ),
+        (
+            "dns",
+            Box::new(|pod| ip_in(pod, "-6 route del local fd63:756c:7665:7274::/112 dev lo table local")),
         ),
         ("addresses", Box::new(|pod| ip_in(pod, "addr add 10.1.1.177/32 dev eth0"))),
     ]

@@ -35,6 +35,17 @@ pub(super) fn lines(state: &State, addresses: &[IpAddr]) -> Vec<Line> {
     lines
 }
 
+/// Of the prefix that takes DNS queries over IPv6.
+pub(super) fn dns_prefix(state: &State) -> Result<(), Problem> {
+    if state.has_prefix {
+        return Ok(());
+    }
+    Err(Problem::new(
+        "it is gone: DNS queries over IPv6 find nobody",
+        "the agent adds it again; if it is lost again, look for who flushes the local table in the pod",
+    ))
+}
+
 fn rule(family: &FamilyState) -> Result<(), Problem> {
     let option = if family.is_v6 { " -6" } else { "" };
     if !family.has_rule {

@@ -1,7 +1,7 @@
 //! The mounts that this process sees (`/proc/self/mountinfo`, proc_pid_mountinfo(5)).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +17,6 @@ pub struct Mount {
 /// All mounts, in the order in which they were made.
 pub fn list() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
-}
-
-/// The first mount of a kind that shows its whole file system.
-pub fn find(kind: &str) -> io::Result<Option<PathBuf>> {
-    Ok(list()?.into_iter().find(|m| m.kind == kind && m.root == Path::new("/")).map(|m| m.path))
 }
 
 fn parse(text: &str) -> Vec<Mount> {
@@ -60,6 +55,8 @@ fn unescape(field: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

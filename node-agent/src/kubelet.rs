@@ -3,7 +3,8 @@
 //! A kubelet is a process of the host's network namespace whose executable has one of the configured names (k3s and
 //! MicroK8s have it inside binaries of other names). It is looked for again when it ends, and every few seconds, for a
 //! new one may start beside it. Nobody else of the host is exempt. When the agent is dead, the kubelet that it found stays
-//! exempt.
+//! exempt. A kubelet whose cgroup cannot be told is watched for on the root of the hierarchy, which costs every connection of
+//! the machine a little.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,7 +40,8 @@ pub(crate) async fn follow(node: Arc<NodeCapture>, search: Search) {
         // Reading a process table of thousands takes some milliseconds.
         let found = tokio::task::spawn_blocking(move || {
             let found = find(&looked);
-            node.set_probers(&found).map(|()| found)
+            let cgroups = cgroups(&looked.proc, &found);
+            node.set_probers(&found, &cgroups).map(|()| found)
         });
         match found.await {
             Ok(Ok(found)) => {
@@ -63,6 +65,20 @@ fn find(search: &Search) -> BTreeSet<u32> {
         .filter(|(_, path)| is_named(path, &search.names) && identity(&path.join("ns/net")) == Some(host))
         .map(|(process, _)| process)
         .collect()
+}
+
+/// The cgroups that these processes are in.
+fn cgroups(proc: &Path, processes: &BTreeSet<u32>) -> BTreeSet<PathBuf> {
+    let of = |process: &u32| {
+        let directory = proc.join(process.to_string());
+        let root = || {
+            let root = linux::cgroup::root().ok()?;
+            tracing::debug!(process, root = %root.display(), "the kubelet's cgroup cannot be told");
+            Some(root)
+        };
+        linux::cgroup::of(&directory).or_else(|| directory.exists().then(root).flatten())
+    };
+    processes.iter().filter_map(of).collect()
 }
 
 /// By the executable, which a process cannot choose freely; a deleted one (the kubelet was upgraded) counts as well.
@@ -96,5 +112,14 @@ mod tests {
         assert!(!find(&search(&["kubelet"], here)).contains(&std::process::id()));
         assert!(find(&search(&[&own], "/proc/self/ns/uts")).is_empty());
         assert!(find(&search(&[&own], "/no/such/file")).is_empty());
+    }
+
+    #[test]
+    fn the_cgroup_of_a_process_is_found_and_that_of_a_dead_one_is_none() {
+        let own = BTreeSet::from([std::process::id()]);
+        let found = cgroups(Path::new("/proc"), &own);
+        assert_eq!(found.len(), 1);
+        assert!(found.iter().all(|path| path.starts_with(linux::cgroup::root().unwrap())));
+        assert!(cgroups(Path::new("/proc"), &BTreeSet::from([0])).is_empty());
     }
 }

@@ -18,7 +18,15 @@ impl Enroller {
     /// Waits for what is under way, and holds everything else back.
     pub(crate) async fn freeze(self: &Arc<Self>) -> Frozen {
         let changes = Arc::clone(&self.changes).write_owned().await;
+        self.node.step_back();
         Frozen { enroller: Arc::clone(self), changes }
+    }
+
+    /// Goes on after a pause in which another agent was to take over, and did not.
+    pub(crate) fn go_on(&self) {
+        if let Err(error) = self.node.dismiss() {
+            tracing::warn!(%error, "the agent that was to take over is still known to the connect programs");
+        }
     }
 }
 

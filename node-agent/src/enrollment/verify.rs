@@ -31,12 +31,7 @@ pub(super) fn verify(attachment: &Attachment, said: &[IpAddr], timeout: Duration
 
 /// One connection; the error says what became of it.
 pub(super) fn attempt(attachment: &Attachment, to: SocketAddr, timeout: Duration) -> Result<(), String> {
-    let reason = match attachment.netns().run(|| knock(to, timeout)) {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(reason)) => reason,
-        Err(error) => error.to_string(),
-    };
-    Err(format!("a connection to {to} in the pod {reason}"))
+    knock(attachment, to, timeout).map_err(|reason| format!("a connection to {to} in the pod {reason}"))
 }
 
 /// Where to knock: an address of each family in which the pod has one.
@@ -52,10 +47,15 @@ pub(super) fn destinations(attachment: &Attachment) -> Vec<SocketAddr> {
     probes
 }
 
-fn knock(destination: SocketAddr, timeout: Duration) -> Result<(), String> {
-    let mut stream = TcpStream::connect_timeout(&destination, timeout).map_err(|error| {
+fn knock(attachment: &Attachment, destination: SocketAddr, timeout: Duration) -> Result<(), String> {
+    let socket = attachment
+        .sockets()
+        .as_application(destination)
+        .map_err(|error| format!("cannot be made ({error})"))?;
+    socket.connect_timeout(&destination.into(), timeout).map_err(|error| {
         format!("did not reach the agent ({error}); does another program in the pod change its routes?")
     })?;
+    let mut stream = TcpStream::from(socket);
     let mut answer = [0; probe::ANSWER.len()];
     stream
         .set_read_timeout(Some(timeout))

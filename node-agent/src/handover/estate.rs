@@ -115,6 +115,7 @@ impl Estate {
                 Ok(())
             }
             Err(error) => {
+                self.enroller.go_on();
                 holdings.cni.resume()?;
                 holdings.admin.resume()?;
                 tracing::warn!(%error, "not handed over, this agent goes on");

@@ -10,6 +10,10 @@ pub enum Exemption {
     Agent = 1,
     /// The kubelet's, towards a pod.
     Probe = 2,
+    /// The agent's own; the process that connects it is the agent, whose other sockets are left alone from now on.
+    Enlist = 3,
+    /// Made by the agent, and yet captured as an application's: that is how capture is proven.
+    Nobody = 4,
 }
 
 /// A connection to a pod, by its addresses and ports.

@@ -68,8 +68,10 @@ pub const MAX_DECISIONS: u32 = MAX_PODS * Decision::ALL.len() as u32;
 pub mod map {
     /// Namespace cookie of each enrolled pod.
     pub const ENROLLED: &str = "ENROLLED";
-    /// Marks the agent's own sockets towards the network (socket-local storage).
+    /// Sockets that are left alone whoever connects them (socket-local storage).
     pub const EXEMPT: &str = "EXEMPT";
+    /// The agent's process.
+    pub const AGENT: &str = "AGENT";
     /// The agent's outbound listener in each pod, by namespace cookie: there only while the agent lives.
     pub const AGENTS: &str = "AGENTS";
     /// The addresses of all enrolled pods.

@@ -119,6 +119,7 @@ impl Attachment {
         node.set_addresses(self.cookie, &self.addresses)?;
         let row = Row::new(listeners.dns_port());
         node.enrol(self.cookie, listeners.first(Direction::Outbound)?, row)?;
+        self.enlist(node)?;
         Ok(listeners)
     }
 
@@ -153,6 +154,11 @@ impl Attachment {
         let steered = Steered::try_from(steered).map_err(CaptureError::map(map::STEERED))?;
         *self.steered.lock().unwrap_or_else(PoisonError::into_inner) = Some(steered);
         Ok(FdLink::from(link))
+    }
+
+    /// Makes this process known to the connect programs as the agent, if it is not; attaching does it too.
+    pub fn enlist(&self, node: &NodeCapture) -> Result<(), CaptureError> {
+        node.enlist(|| self.sockets.enlist())
     }
 
     fn undo(&self, node: &NodeCapture) {

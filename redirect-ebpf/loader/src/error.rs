@@ -87,7 +87,7 @@ pub enum CaptureError {
     #[error("pin of {name}: {source}")]
     Pin {
         /// Program's or map's name.
-        name: &'static str,
+        name: String,
         /// Cause.
         source: PinError,
     },

@@ -3,19 +3,21 @@
 //! The maps are pinned and shared with the agents before and after this one. The programs are the binary's own: a starting
 //! agent attaches its programs beside the old ones (what they do, they may do twice) and then lets the old ones go.
 
+mod enlisting;
 mod maps;
+mod probes;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd as _;
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::{Decision, Row, map, program};
 use aya::maps::{Map, MapData};
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, SockOps};
+use aya::programs::{CgroupAttachMode, CgroupSockAddr};
 use aya::{Ebpf, EbpfLoader};
 use linux::{bpf, bpffs, cgroup, privilege};
 
@@ -23,8 +25,12 @@ use crate::error::CaptureError;
 use crate::events::Events;
 use crate::pins::{Pins, pin_link};
 use crate::probe;
+use crate::report::Line;
+pub(crate) use enlisting::Enlisted;
 pub(crate) use maps::Shared;
 use maps::{NodeMaps, PINNED, absent_is_fine};
+use probes::Probes;
+pub(crate) use probes::is_pin as is_probes_pin;
 
 /// The programs for calls on sockets.
 const SOCK_ADDR: [&str; 8] = [
@@ -45,6 +51,10 @@ pub struct NodeCapture {
     // A new one would read all of the kernel's type information, which takes longer than everything else a pod needs.
     loader: Mutex<EbpfLoader<'static>>,
     events: Mutex<Option<Events>>,
+    probes: Mutex<Probes>,
+    enlisted: Enlisted,
+    // Held while this process makes itself known.
+    enlisting: Mutex<()>,
 }
 
 impl NodeCapture {
@@ -73,11 +83,19 @@ impl NodeCapture {
         for name in SOCK_ADDR {
             pin_link(attach(&mut object, name, &root)?, &pins.node(), name)?;
         }
-        pin_link(attach_sock_ops(&mut object, program::PROBES, &root)?, &pins.node(), program::PROBES)?;
         let maps = NodeMaps::take(&mut object)?;
         let events = object.take_map(map::EVENTS).ok_or(CaptureError::Missing(map::EVENTS))?;
         let events = Mutex::new(Some(Events::new(events)?));
-        Ok(Self { pins, maps, loader: Mutex::new(loader), events })
+        let probes = Mutex::new(Probes::load(object, pins.node())?);
+        Ok(Self {
+            pins,
+            maps,
+            loader: Mutex::new(loader),
+            events,
+            probes,
+            enlisted: Enlisted::default(),
+            enlisting: Mutex::new(()),
+        })
     }
 
     /// Loads the programs and maps of one pod.
@@ -141,7 +159,15 @@ impl NodeCapture {
     }
 
     /// Says which processes of the node are kubelets: their connections to pods are left alone. Replaces what was said before.
-    pub fn set_probers(&self, processes: &BTreeSet<u32>) -> Result<(), CaptureError> {
+    ///
+    /// `cgroups` are those that they are in. The program that notes their connections is attached there and nowhere else, for it
+    /// runs several times for each connection of whoever is in such a cgroup.
+    pub fn set_probers(
+        &self,
+        processes: &BTreeSet<u32>,
+        cgroups: &BTreeSet<PathBuf>,
+    ) -> Result<(), CaptureError> {
+        self.probes().follow(cgroups)?;
         let error = CaptureError::map(map::PROBERS);
         let mut probers = self.maps.probers();
         let known: BTreeSet<u32> = probers.keys().flatten().collect();
@@ -152,6 +178,20 @@ impl NodeCapture {
             processes.difference(&known).try_for_each(|new| probers.insert(new, 0, 0))
         };
         change().map_err(error)
+    }
+
+    /// Whether the program that notes the kubelet's connections is where it must be, line by line.
+    pub(crate) fn inspect_probes(&self) -> Vec<Line> {
+        self.probes().inspect()
+    }
+
+    /// Attaches that program again where it was lost.
+    pub(crate) fn repair_probes(&self) -> Result<(), CaptureError> {
+        self.probes().repair()
+    }
+
+    fn probes(&self) -> MutexGuard<'_, Probes> {
+        self.probes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often each decision was taken for the pod with this cookie.
@@ -178,15 +218,6 @@ fn attach(object: &mut Ebpf, name: &'static str, root: &File) -> Result<FdLink, 
     let program: &mut CgroupSockAddr = program.try_into().map_err(CaptureError::program(name))?;
     program.load().map_err(CaptureError::program(name))?;
     // With a link the kernel always lets others be attached beside it; the flag for that is refused.
-    let id = program.attach(root, CgroupAttachMode::Single).map_err(CaptureError::program(name))?;
-    let link = program.take_link(id).map_err(CaptureError::program(name))?;
-    FdLink::try_from(link).map_err(|source| CaptureError::Link { name, source })
-}
-
-fn attach_sock_ops(object: &mut Ebpf, name: &'static str, root: &File) -> Result<FdLink, CaptureError> {
-    let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
-    let program: &mut SockOps = program.try_into().map_err(CaptureError::program(name))?;
-    program.load().map_err(CaptureError::program(name))?;
     let id = program.attach(root, CgroupAttachMode::Single).map_err(CaptureError::program(name))?;
     let link = program.take_link(id).map_err(CaptureError::program(name))?;
     FdLink::try_from(link).map_err(|source| CaptureError::Link { name, source })

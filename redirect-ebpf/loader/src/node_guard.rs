@@ -17,7 +17,7 @@ use linux::bpf::{self, Target};
 use linux::{bpffs, cgroup};
 
 use crate::error::CaptureError;
-use crate::node::NodeCapture;
+use crate::node::{NodeCapture, is_probes_pin};
 use crate::others;
 use crate::report::{Line, Part, Problem, Report};
 
@@ -46,7 +46,7 @@ impl NodeGuard {
             let object = bpf::open_pin(&node.pins().node().join(&name)).map_err(seen)?;
             if bpf::is_map(&object).map_err(seen)? {
                 maps.push((name, bpf::map_info(&object).map_err(seen)?.id, object));
-            } else {
+            } else if !is_probes_pin(&name) {
                 links.push(name);
             }
         }
@@ -76,7 +76,14 @@ impl NodeGuard {
                 )]
             }
         };
-        Report { lines: links.chain(maps).chain(others).collect() }
+        Report {
+            lines: links
+                .chain(node.inspect_probes())
+                .chain(maps)
+                .chain(node.inspect_enlisted())
+                .chain(others)
+                .collect(),
+        }
     }
 
     /// Pins lost maps again and, where programs are lost, opens the node's half anew with `open`.
@@ -98,7 +105,8 @@ impl NodeGuard {
         if self.links.iter().any(|name| self.look_at_link(&directory.join(name)).is_err()) {
             drop(open()?);
         }
-        Ok(())
+        node.repair_enlisted();
+        node.repair_probes()
     }
 
     /// The cookies of the pods whose outbound listener connect(2) finds.

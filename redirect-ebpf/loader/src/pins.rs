@@ -51,10 +51,10 @@ impl Pins {
 }
 
 /// Pins `link` as `directory/name`, in the place of what is pinned there, which goes with its pin.
-pub(crate) fn pin_link(link: FdLink, directory: &Path, name: &'static str) -> Result<(), CaptureError> {
+pub(crate) fn pin_link(link: FdLink, directory: &Path, name: &str) -> Result<(), CaptureError> {
     let new = directory.join(format!("{name}_new"));
     bpffs::remove_file(&new)?;
-    link.pin(&new).map_err(|source| CaptureError::Pin { name, source })?;
+    link.pin(&new).map_err(|source| CaptureError::Pin { name: name.to_owned(), source })?;
     bpffs::replace(&new, &directory.join(name))?;
     Ok(())
 }

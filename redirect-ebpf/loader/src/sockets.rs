@@ -1,12 +1,12 @@
 //! The agent's connecting sockets inside a pod's network namespace.
 //!
-//! Two kinds. Towards the network: exempt from capture, which a row in socket-local storage tells the connect programs;
-//! only a holder of that map can write it, so an application cannot pass itself off as the agent, nor can a process that
-//! got a dead agent's process id. Towards the application: bound to the client's address, so that the application sees
+//! Two kinds. Towards the network: exempt from capture, for the connect programs know this process as the agent; where they do
+//! not, a row in socket-local storage tells them of each socket. Only a holder of that map can write it, so an application
+//! cannot pass itself off as the agent. Towards the application: bound to the client's address, so that the application sees
 //! who called, and marked, so that its replies come back to the agent.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use abi::{CAPTURE_MARK, Exemption, map};
@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::borrowed::Borrowed;
 use crate::error::CaptureError;
-use crate::node::NodeCapture;
+use crate::node::{Enlisted, NodeCapture};
 
 /// Makes a pod's sockets; shared by all workers.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub struct PodSockets {
     netns: Netns,
     addresses: Vec<IpAddr>,
     borrowed: Borrowed,
+    enlisted: Enlisted,
     // Held for one bpf(2) call; aya asks for exclusive access to write a map.
     exempt: Mutex<SkStorage<MapData, u32>>,
 }
@@ -36,7 +37,8 @@ impl PodSockets {
         addresses: Vec<IpAddr>,
     ) -> Result<Self, CaptureError> {
         let exempt = SkStorage::try_from(node.exempt()?).map_err(CaptureError::map(map::EXEMPT))?;
-        Ok(Self { netns, addresses, borrowed: Borrowed::new(), exempt: Mutex::new(exempt) })
+        let (borrowed, enlisted) = (Borrowed::new(), node.enlisted());
+        Ok(Self { netns, addresses, borrowed, enlisted, exempt: Mutex::new(exempt) })
     }
 
     /// A socket, not connected yet, for a connection from the pod to the network that is not captured again.
@@ -83,6 +85,25 @@ impl PodSockets {
         Ok(socket)
     }
 
+    /// A socket, not connected yet, that is captured as an application's would be.
+    pub fn as_application(&self, destination: SocketAddr) -> io::Result<Socket> {
+        let socket = self.tcp(destination)?;
+        self.mark(&socket, Exemption::Nobody)?;
+        Ok(socket)
+    }
+
+    /// Makes this process known to the connect programs as the agent.
+    pub(crate) fn enlist(&self) -> io::Result<()> {
+        let nowhere = SocketAddr::from((Ipv4Addr::BROADCAST, 1));
+        let socket = self.tcp(nowhere)?;
+        self.mark(&socket, Exemption::Enlist)?;
+        // The programs have run when TCP finds that it has no broadcast.
+        match socket.connect(&nowhere.into()) {
+            Ok(()) => Err(io::Error::other("a connection to the broadcast address was not refused")),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn tcp(&self, destination: SocketAddr) -> io::Result<Socket> {
         self.make(Domain::for_address(destination), Type::STREAM, Protocol::TCP)
     }
@@ -94,10 +115,17 @@ impl PodSockets {
     }
 
     fn exempt(&self, socket: &Socket) -> io::Result<()> {
+        if self.enlisted.is_known() {
+            return Ok(());
+        }
+        self.mark(socket, Exemption::Agent)
+    }
+
+    fn mark(&self, socket: &Socket, as_what: Exemption) -> io::Result<()> {
         self.exempt
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(socket, Exemption::Agent as u32, 0)
-            .map_err(|error| io::Error::other(format!("exempt a socket from capture: {error}")))
+            .insert(socket, as_what as u32, 0)
+            .map_err(|error| io::Error::other(format!("tell capture of a socket: {error}")))
     }
 }

@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use abi::{AddressKey, Decision, DecisionKey, PodAddress, RESOLVERS_PER_POD, ResolverKey, Row, map};
 use aya::Ebpf;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, SockHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, SockHash};
 
 use crate::error::CaptureError;
 
 /// Names of all maps that are pinned.
-pub(super) const PINNED: [&str; 8] = [
+pub(super) const PINNED: [&str; 9] = [
+    map::AGENT,
     map::OWN,
     map::ENROLLED,
     map::EXEMPT,
@@ -43,6 +44,7 @@ unsafe impl aya::Pod for Shared<DecisionKey> {}
 
 /// The maps that the agent reads or writes.
 pub(super) struct NodeMaps {
+    agent: Mutex<Array<MapData, u32>>,
     enrolled: Mutex<HashMap<MapData, u64, Shared<Row>>>,
     agents: Mutex<SockHash<MapData, u64>>,
     own: Mutex<HashMap<MapData, Shared<AddressKey>, u32>>,
@@ -55,6 +57,7 @@ impl NodeMaps {
     /// Takes them out of a loaded object.
     pub(super) fn take(object: &mut Ebpf) -> Result<Self, CaptureError> {
         Ok(Self {
+            agent: take(object, map::AGENT)?,
             enrolled: take(object, map::ENROLLED)?,
             agents: take(object, map::AGENTS)?,
             own: take(object, map::OWN)?,
@@ -66,6 +69,15 @@ impl NodeMaps {
 
     pub(super) fn enrolled(&self) -> MutexGuard<'_, HashMap<MapData, u64, Shared<Row>>> {
         lock(&self.enrolled)
+    }
+
+    /// The process whose sockets are left alone; 0 if there is none.
+    pub(super) fn agent(&self) -> Result<u32, CaptureError> {
+        lock(&self.agent).get(&0, 0).map_err(CaptureError::map(map::AGENT))
+    }
+
+    pub(super) fn set_agent(&self, process: u32) -> Result<(), CaptureError> {
+        lock(&self.agent).set(0, process, 0).map_err(CaptureError::map(map::AGENT))
     }
 
     pub(super) fn agents(&self) -> MutexGuard<'_, SockHash<MapData, u64>> {

@@ -6,7 +6,8 @@ use abi::{AddressKey, CAPTURE_MARK, Decision, MARK_MASK};
 use aya_ebpf::helpers::{bpf_map_lookup_elem, bpf_set_retval, bpf_sk_release};
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::maps::{AGENTS, EXEMPT, OWN};
+use crate::exempt::{self, Exempt};
+use crate::maps::{AGENTS, OWN};
 use crate::socket::{Kind, Option};
 use crate::{Address, count, dns, probe, socket, tell};
 
@@ -50,8 +51,16 @@ fn judge(ctx: &SockAddrContext, cookie: u64, destination: Address) -> Decision {
     if OWN.get_ptr(&AddressKey::new(cookie, destination)).is_some() {
         return Decision::Loopback;
     }
-    // SAFETY: the pointer is only compared with null, never followed.
-    if !unsafe { EXEMPT.get_ptr_mut(ctx) }.is_null() {
+    let exempt = exempt::socket(ctx);
+    if exempt == Exempt::Yes {
+        return Decision::Agent;
+    }
+    // Without an agent the connection could only run into a slot without a listener. In IPv4 the kernel cannot answer that
+    // with a reset, whose source would be an address that is not its own, and the application would wait for its time-out.
+    if !has_agent(cookie) {
+        return Decision::RefusedWithoutAgent;
+    }
+    if exempt == Exempt::Unsaid && exempt::is_agent() {
         return Decision::Agent;
     }
     if destination.is_link_local_v6() {
@@ -59,11 +68,6 @@ fn judge(ctx: &SockAddrContext, cookie: u64, destination: Address) -> Decision {
         return Decision::RefusedLinkLocal;
     }
     let (mark, device) = socket::mark_and_device(ctx);
-    // Without an agent the connection could only run into a slot without a listener. In IPv4 the kernel cannot answer that
-    // with a reset, whose source would be an address that is not its own, and the application would wait for its time-out.
-    if !has_agent(cookie) {
-        return Decision::RefusedWithoutAgent;
-    }
     // A socket bound to a device (no privilege needed) would skip the route to the agent.
     if device != 0 && !socket::set(ctx, Option::BindToDevice, &mut 0) {
         return Decision::RefusedUnmarkable;

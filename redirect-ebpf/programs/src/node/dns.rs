@@ -9,7 +9,8 @@
 use abi::{DNS_PORT, Decision, RESOLVERS_PER_POD, ResolverKey};
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::maps::{EXEMPT, RESOLVERS};
+use crate::exempt::{self, Exempt};
+use crate::maps::RESOLVERS;
 use crate::{Address, connect, count, socket};
 
 /// `BPF_NOEXIST`
@@ -25,9 +26,12 @@ pub fn steer<const V4: bool>(ctx: &SockAddrContext, cookie: u64, resolver: Addre
         return;
     }
     let Some(port) = crate::row(cookie).and_then(abi::Row::dns_port) else { return };
-    // SAFETY: the pointer is only compared with null, never followed.
-    let exempt = !unsafe { EXEMPT.get_ptr_mut(ctx) }.is_null();
     let (_, device) = socket::mark_and_device(ctx);
+    let exempt = match exempt::socket(ctx) {
+        Exempt::Yes => true,
+        Exempt::No => false,
+        Exempt::Unsaid => exempt::is_agent(),
+    };
     if exempt || device != 0 || !connect::has_agent(cookie) {
         count::add(cookie, Decision::DnsLeftAlone);
         return;

@@ -11,6 +11,7 @@
 mod connect;
 mod count;
 mod dns;
+mod exempt;
 mod maps;
 mod probe;
 mod socket;

@@ -4,7 +4,7 @@ use abi::{
     AddressKey, DecisionKey, EVENT_BYTES, Event, Flow, MAX_ALL_ADDRESSES, MAX_DECISIONS, MAX_FLOWS, MAX_PODS,
     MAX_PROBERS, MAX_RESOLVERS, PodAddress, ResolverKey, Row,
 };
-use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockHash};
+use aya_ebpf::btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage, SockHash};
 use aya_ebpf::macros::btf_map;
 
 use crate::tell::Budget;
@@ -20,9 +20,13 @@ pub static ENROLLED: HashMap<u64, Row, { MAX_PODS as usize }, NO_PREALLOC> = Has
 #[btf_map]
 pub static OWN: HashMap<AddressKey, u32, { MAX_ALL_ADDRESSES as usize }, NO_PREALLOC> = HashMap::new();
 
-/// Sockets that are left alone: the agent's towards the network, and the kubelet's.
+/// Sockets that are left alone, or are not, whoever connects them: a value of `abi::Exemption`.
 #[btf_map]
 pub static EXEMPT: SkStorage<u32> = SkStorage::new();
+
+/// The process (its id in the first pid namespace) whose sockets are left alone; 0 if there is none.
+#[btf_map]
+pub static AGENT: Array<u32, 1> = Array::new();
 
 /// The agent's outbound listener of each pod, there only while the agent lives.
 #[btf_map]

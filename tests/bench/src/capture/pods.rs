@@ -78,6 +78,8 @@ fn scale(
             crowd.bring_to(count)?;
             for leg in legs {
                 let lane = lanes.find(leg, Variant::Culvert).context("a captured lane")?;
+                // Enrolling has made us the agent; here we are an application.
+                crowd.node.dismiss()?;
                 let guard = lane.stand.as_ref().map(Netns::enter).transpose()?;
                 rates.push((leg, count, load::rate(&lane.connect, effort.slice)?));
                 drop(guard);
@@ -149,8 +151,9 @@ impl Crowd<'_> {
 
 /// A connection to nobody's address, made in the pod, is answered by the listener. One thread plays both ends.
 fn verify(attachment: &Attachment, listeners: &Listeners, probe: SocketAddr) -> Result<()> {
-    let mut client =
-        attachment.netns().run(|| TcpStream::connect_timeout(&probe, LIMIT))?.context("a probe")?;
+    let socket = attachment.sockets().as_application(probe).context("a probe")?;
+    socket.connect_timeout(&probe.into(), LIMIT).context("a probe")?;
+    let mut client = TcpStream::from(socket);
     let own = listeners.iter().find(|(direction, _)| *direction == Direction::Outbound);
     let (_, listener): (_, &TcpListener) = own.context("the listener of outbound connections")?;
     let (mut server, _) = listener.accept().context("accepting a probe")?;

@@ -10,6 +10,7 @@ mod report;
 mod site;
 mod switch;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -57,10 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     let [none, captured, tracked] =
         [Site::new(&run, "none", 1)?, Site::new(&run, "culvert", 2)?, Site::new(&run, "iptables", 3)?];
-    let version = iptables::lay(tracked.path())?;
+    let version = iptables::lay(&tracked)?;
     let mut lanes = Lanes::default();
     lanes.add_none(&none)?;
-    let attachment = lanes.add_culvert(&captured, switch.node()?)?;
+    let attachment = Arc::new(lanes.add_culvert(&captured, switch.node()?)?);
+    switch.set_pod(Some(Arc::clone(&attachment)));
     lanes.add_iptables(&tracked)?;
 
     report::machine(cpu, &version);
@@ -69,6 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bulk = paths::measure(&lanes, &mut switch, Quantity::Bulk, plan.bulk)?;
     report::paths(Quantity::Bulk, &bulk);
 
+    switch.set_pod(None);
     let node = switch.node()?;
     attachment.release(node)?;
     drop((lanes, attachment));

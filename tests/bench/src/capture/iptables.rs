@@ -1,14 +1,16 @@
 //! What capture is compared with: redirection by netfilter inside the pod, with connection tracking.
 //!
 //! The rules are the ones that Istio's CNI plugin lays in an ambient pod, IPv4 half: `REDIRECT` in both directions but for
-//! the proxy's own mark, and a connection mark by which the application's replies to the proxy find back.
+//! the proxy's own mark, and a connection mark by which the application's replies to the proxy find back. Probes are told by
+//! their source, to which the node translates them.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use harness::command;
 use harness::run::find_tool;
+
+use super::site::Site;
 
 /// Port of the listener for outbound connections.
 pub(crate) const OUTBOUND: u16 = 15001;
@@ -16,6 +18,9 @@ pub(crate) const OUTBOUND: u16 = 15001;
 pub(crate) const INBOUND: u16 = 15006;
 /// Mark of the proxy's own sockets.
 pub(crate) const PROXY_MARK: u32 = 0x539;
+
+/// Port of an application that only the kubelet asks.
+pub(crate) const PROBED: u16 = 8081;
 
 const RULES: &str = "\
 *mangle
@@ -32,12 +37,18 @@ COMMIT
 COMMIT
 ";
 
-/// Lays the rules in the namespace at `netns`; returns the version of iptables.
-pub(crate) fn lay(netns: &Path) -> Result<String> {
+/// Lays the rules in a pod and in what is beyond it, which is its node here; returns the version of iptables.
+pub(crate) fn lay(site: &Site) -> Result<String> {
     let restore = find_tool("iptables-restore").context("iptables is missing: apt-get install iptables")?;
-    let mut lay = command::in_netns(netns, &restore);
-    let ended = command::finish(&mut lay, RULES.as_bytes())?;
-    anyhow::ensure!(ended.status.success(), "iptables-restore: {}", ended.stderr.trim());
+    let probes = format!(
+        "*nat\n-A POSTROUTING -p tcp -d {} --dport {PROBED} -j SNAT --to-source 169.254.7.127\nCOMMIT\n",
+        site.pod_address
+    );
+    for (netns, rules) in [(site.path(), RULES), (site.peer_path(), probes.as_str())] {
+        let ended = command::finish(&mut command::in_netns(netns, &restore), rules.as_bytes())?;
+        anyhow::ensure!(ended.status.success(), "iptables-restore: {}", ended.stderr.trim());
+    }
+    let netns = site.path();
     let name = netns.file_name().unwrap_or_default().to_string_lossy();
     command::ip(&format!("-n {name} rule add fwmark 0x111/0xfff pref 32764 lookup 100"))?;
     command::ip(&format!("-n {name} route add local default dev lo table 100"))?;

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::iptables;
 use super::site::{Site, listen};
+use super::switch::Part;
 use crate::load::{Origin, Server};
 
 /// A part of the way of a connection through a pod.
@@ -27,13 +28,24 @@ pub(crate) enum Leg {
     Inbound,
     /// Agent to application, over lo, from the client's address.
     Deliver,
+    /// The kubelet's to the application, over the wire.
+    Probe,
     /// Over the wire, from a pod that is not enrolled, on a node that captures others.
     Bystander,
 }
 
 impl Leg {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Outbound, Self::Network, Self::Inbound, Self::Deliver, Self::Bystander];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Outbound, Self::Network, Self::Inbound, Self::Deliver, Self::Probe, Self::Bystander];
+
+    /// What this process, which is the client of every lane, is to capture.
+    pub(crate) fn part(self) -> Part {
+        match self {
+            Self::Network | Self::Deliver => Part::Agent,
+            Self::Probe => Part::Kubelet,
+            Self::Outbound | Self::Inbound | Self::Bystander => Part::Application,
+        }
+    }
 }
 
 impl fmt::Display for Leg {
@@ -43,6 +55,7 @@ impl fmt::Display for Leg {
             Self::Network => "network",
             Self::Inbound => "inbound",
             Self::Deliver => "deliver",
+            Self::Probe => "probe",
             Self::Bystander => "bystander",
         })
     }
@@ -93,6 +106,7 @@ impl Lanes {
         self.serve(site, true)?;
         self.add(Leg::Outbound, Variant::None, Some(&site.pod), plain(pod))?;
         self.add(Leg::Inbound, Variant::None, Some(&site.peer), plain(pod))?;
+        self.add(Leg::Probe, Variant::None, Some(&site.peer), plain(pod))?;
         self.add(Leg::Network, Variant::None, None, made(&site.pod, peer, |_| Ok(()))?)?;
         self.add(Leg::Deliver, Variant::None, None, made(&site.pod, pod, |_| Ok(()))?)?;
         // The same lane twice: what differs is whether the node captures anybody.
@@ -111,6 +125,7 @@ impl Lanes {
         let (sockets, peer) = (attachment.sockets(), SocketAddr::new(site.peer_address, PORT));
         self.add(Leg::Network, Variant::Culvert, None, connected(peer, move || sockets.to_network(peer)))?;
         let (sockets, pod) = (attachment.sockets(), SocketAddr::new(site.pod_address, PORT));
+        self.add(Leg::Probe, Variant::Culvert, Some(&site.peer), plain(pod))?;
         let client = SocketAddr::new(site.peer_address, 0);
         self.add(
             Leg::Deliver,
@@ -143,6 +158,9 @@ impl Lanes {
         let (pod, peer) = (SocketAddr::new(site.pod_address, PORT), SocketAddr::new(site.peer_address, PORT));
         self.add(Leg::Outbound, Variant::Iptables, Some(&site.pod), plain(BEYOND))?;
         self.add(Leg::Inbound, Variant::Iptables, Some(&site.peer), plain(pod))?;
+        let probed = SocketAddr::new(site.pod_address, iptables::PROBED);
+        self.servers.push(Server::start(listen(&site.pod, probed.ip(), probed.port())?, Origin::Own)?);
+        self.add(Leg::Probe, Variant::Iptables, Some(&site.peer), plain(probed))?;
         let marked = |socket: &Socket| socket.set_mark(iptables::PROXY_MARK);
         self.add(Leg::Network, Variant::Iptables, None, made(&site.pod, peer, marked)?)?;
         let client = SocketAddr::new(site.peer_address, 0);

@@ -105,7 +105,7 @@ fn slice(
     time: Duration,
 ) -> Result<Option<f64>> {
     let Some(lane) = lanes.find(leg, variant) else { return Ok(None) };
-    switch.set(variant == Variant::Culvert)?;
+    switch.set((variant == Variant::Culvert).then(|| leg.part()))?;
     let guard = lane.stand.as_ref().map(linux::netns::Netns::enter).transpose()?;
     let value = quantity.measure(&lane.connect, time).with_context(|| format!("{leg}, {variant:?}"))?;
     drop(guard);

@@ -22,6 +22,7 @@ pub(crate) struct Site {
     pub(crate) pod_address: IpAddr,
     pub(crate) peer_address: IpAddr,
     path: std::path::PathBuf,
+    peer_path: std::path::PathBuf,
 }
 
 impl Site {
@@ -51,12 +52,18 @@ impl Site {
             pod_address: Ipv4Addr::new(10, 200, number, 2).into(),
             peer_address: Ipv4Addr::new(10, 200, number, 1).into(),
             path: pod,
+            peer_path: peer,
         })
     }
 
     /// Where the pod's namespace is mounted.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the namespace beyond it is mounted.
+    pub(crate) fn peer_path(&self) -> &Path {
+        &self.peer_path
     }
 }
 

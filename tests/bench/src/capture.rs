@@ -1,5 +1,6 @@
 //! `capture`: what capture costs a connection, a pod and a node, beside no capture and beside iptables.
 
+mod apart;
 mod floor;
 mod iptables;
 mod lane;

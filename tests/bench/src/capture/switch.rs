@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use linux::{bpffs, cgroup};
+use linux::bpffs;
 use redirect::pins::Pins;
 use redirect::{Attachment, NodeCapture};
+
+use super::apart::Apart;
 
 /// What connections of this process are to the connect programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +31,14 @@ pub(crate) struct Switch {
     bpffs: PathBuf,
     node: Option<NodeCapture>,
     pod: Option<Arc<Attachment>>,
+    apart: Apart,
 }
 
 impl Switch {
     /// Switched on.
     pub(crate) fn new(bpffs: &Path) -> Result<Self> {
         let node = Some(NodeCapture::open(bpffs)?);
-        Ok(Self { bpffs: bpffs.to_owned(), node, pod: None })
+        Ok(Self { bpffs: bpffs.to_owned(), node, pod: None, apart: Apart::new()? })
     }
 
     /// The pod in which this process makes itself known as the agent.
@@ -54,9 +57,10 @@ impl Switch {
         }
         let (mut processes, mut cgroups) = (BTreeSet::new(), BTreeSet::new());
         if part == Part::Kubelet {
-            let own = std::process::id();
-            processes.insert(own);
-            cgroups.insert(cgroup::of(&Path::new("/proc").join(own.to_string())).context("our cgroup")?);
+            processes.insert(std::process::id());
+            cgroups.insert(self.apart.enter()?);
+        } else {
+            self.apart.leave()?;
         }
         Ok(node.set_probers(&processes, &cgroups)?)
     }
@@ -69,6 +73,7 @@ impl Switch {
     }
 
     fn off(&mut self) -> Result<()> {
+        self.apart.leave()?;
         if self.node.take().is_some() {
             let pins = Pins::new(&self.bpffs).node();
             for name in bpffs::entries(&pins)? {

@@ -163,29 +163,30 @@ impl<'a> Planner<'a> {
         {
             return self.through_waypoint(waypoint, None);
         }
-        Ok(self.to_workload(workload, self.destination, None))
+        last_leg(workload, self.destination, None, accepted(workload, None))
     }
+}
 
-    /// The last leg to a workload, at an address and port of it.
-    fn to_workload(
-        &self,
-        workload: &Arc<Workload>,
-        destination: SocketAddr,
-        service: Option<&Arc<Service>>,
-    ) -> Route {
-        match workload.protocol {
-            Protocol::Tcp => {
-                Route::Direct { destination, workload: Arc::clone(workload), service: service.cloned() }
-            }
-            Protocol::Hbone => Route::Tunnel {
-                next_hop: SocketAddr::new(destination.ip(), HBONE_PORT),
-                authority: Authority::Address(destination),
-                accepted: accepted(workload, service),
-                workload: Arc::clone(workload),
-                service: service.cloned(),
-                kind: HopKind::Workload,
-            },
-        }
+/// The last leg to a workload, at an address and port of it. Its tunnel's own port is no application's, and the other
+/// end would refuse it.
+fn last_leg(
+    workload: &Arc<Workload>,
+    destination: SocketAddr,
+    service: Option<&Arc<Service>>,
+    accepted: Vec<String>,
+) -> Result<Route, Refusal> {
+    let (workload, service) = (Arc::clone(workload), service.cloned());
+    match workload.protocol {
+        Protocol::Tcp => Ok(Route::Direct { destination, workload, service }),
+        Protocol::Hbone if destination.port() == HBONE_PORT => Err(Refusal::ReservedPort(HBONE_PORT)),
+        Protocol::Hbone => Ok(Route::Tunnel {
+            next_hop: SocketAddr::new(destination.ip(), HBONE_PORT),
+            authority: Authority::Address(destination),
+            accepted,
+            workload,
+            service,
+            kind: HopKind::Workload,
+        }),
     }
 }
 

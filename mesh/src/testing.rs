@@ -1,5 +1,7 @@
 //! Short ways to write resources in tests.
 
+use std::collections::HashSet;
+use std::fmt::Debug;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::address::NamespacedHostname;
@@ -7,6 +9,27 @@ use crate::policy::Policy;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
 use crate::workload::{GatewayAddress, GatewayDestination, PortMap, Protocol, Workload};
+
+/// Compares what each row of a table comes to with what it expects, and fails with the names of all that differ.
+/// `judge` returns both, the outcome first. No two rows have one name.
+#[track_caller]
+pub(crate) fn check<'a, Row, Outcome: PartialEq + Debug>(
+    rows: &'a [Row],
+    name: impl Fn(&'a Row) -> &'a str,
+    judge: impl Fn(&'a Row) -> (Outcome, Outcome),
+) {
+    let mut names = HashSet::new();
+    let mut wrong = String::new();
+    for row in rows {
+        let name = name(row);
+        assert!(names.insert(name), "two rows are named `{name}`");
+        let (outcome, expected) = judge(row);
+        if outcome != expected {
+            wrong += &format!("\n  {name}:\n    is       {outcome:?}\n    and not  {expected:?}");
+        }
+    }
+    assert!(wrong.is_empty(), "rows that differ:{wrong}");
+}
 
 pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()

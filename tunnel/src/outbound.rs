@@ -191,7 +191,7 @@ async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Ro
         .map_err(|error| fault(error.to_string()))?;
     let addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
     let chosen = unresolved.choose(&addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
-    Ok(unresolved.at(chosen))
+    Ok(unresolved.at(chosen)?)
 }
 
 /// Dials; the link is that of a socket of this connection's own.

@@ -10,6 +10,9 @@ use super::Connection;
 use crate::identity::Identity;
 use crate::policy::{Clause, Match, Policy, Rule, ServiceAccount, StringMatch};
 
+/// Bits that all mapped addresses (`::ffff:0:0/96`, RFC 4291 §2.5.5.2) have in common.
+const MAPPED_PREFIX: u8 = 96;
+
 /// A connection, in the form that conditions are compared with.
 pub(super) struct Subject<'a> {
     identity: Option<&'a Identity>,
@@ -55,8 +58,8 @@ impl<'a> Subject<'a> {
         holds(&m.namespaces, &m.not_namespaces, |wanted| text(wanted, namespace))
             && holds(&m.principals, &m.not_principals, |wanted| text(wanted, self.principal))
             && holds(&m.service_accounts, &m.not_service_accounts, account)
-            && holds(&m.source_ips, &m.not_source_ips, |net: &IpNet| net.contains(&self.source))
-            && holds(&m.destination_ips, &m.not_destination_ips, |net| net.contains(&self.destination))
+            && holds(&m.source_ips, &m.not_source_ips, |net| covers(net, self.source))
+            && holds(&m.destination_ips, &m.not_destination_ips, |net| covers(net, self.destination))
             && holds(&m.destination_ports, &m.not_destination_ports, port)
     }
 }
@@ -64,6 +67,19 @@ impl<'a> Subject<'a> {
 /// One kind of field: some value of the positive list matches, if it has any, and none of the negative.
 fn holds<T>(positive: &[T], negative: &[T], matches: impl Fn(&T) -> bool) -> bool {
     (positive.is_empty() || positive.iter().any(&matches)) && !negative.iter().any(&matches)
+}
+
+/// Whether a range holds a canonical address. A range of mapped addresses (`::ffff:10.0.0.0/104`) means the IPv4 addresses
+/// that they stand for.
+fn covers(net: &IpNet, address: IpAddr) -> bool {
+    match (net, address) {
+        (IpNet::V6(net), IpAddr::V4(address)) => {
+            net.network().to_ipv4_mapped().is_some()
+                && net.prefix_len() >= MAPPED_PREFIX
+                && net.contains(&address.to_ipv6_mapped())
+        }
+        _ => net.contains(&address),
+    }
 }
 
 fn text(wanted: &StringMatch, value: Option<&str>) -> bool {

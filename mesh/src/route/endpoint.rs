@@ -128,15 +128,14 @@ fn rank(balancer: &LoadBalancer, workload: &Workload, client: Client<'_>) -> Opt
         LoadBalancerMode::Standard | LoadBalancerMode::Passthrough => Some(0),
         LoadBalancerMode::Strict => balancer.preferences.iter().all(matches).then_some(0),
         LoadBalancerMode::Failover => {
-            let mut preferences = balancer.preferences.as_slice();
-            let mut rank = 0;
-            // A leading network that differs is passed over, so that what follows still tells the endpoints
-            // of other networks apart.
-            if let [Scope::Network, rest @ ..] = preferences {
-                rank += usize::from(matches(&Scope::Network));
-                preferences = rest;
-            }
-            Some(rank + preferences.iter().take_while(|scope| matches(scope)).count())
+            let leading = |scopes: &[Scope]| scopes.iter().take_while(|scope| matches(scope)).count();
+            Some(match balancer.preferences.as_slice() {
+                // A leading network that differs is passed over, so that what follows still tells the endpoints
+                // of other networks apart; but none of them, however near, comes before one of our own.
+                all @ [Scope::Network, rest @ ..] if matches(&Scope::Network) => all.len() + leading(rest),
+                [Scope::Network, rest @ ..] => leading(rest),
+                all => leading(all),
+            })
         }
     }
 }

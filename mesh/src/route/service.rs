@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::endpoint::{Choice, Client, NoChoice, address_of, choose};
-use super::{Authority, HopKind, Planner, Refusal, Route, Unresolved, accepted};
+use super::{Authority, HopKind, Planner, Refusal, Route, Unresolved, accepted, last_leg};
 use crate::service::{LoadBalancerMode, Service};
 use crate::workload::Workload;
 
@@ -35,17 +35,18 @@ impl Planner<'_> {
         if *workload.network != *self.flow.network {
             return self.across_networks(service, workload, HopKind::Workload);
         }
-        Ok(match address_of(workload, destination.ip(), service.ip_families) {
-            Some(address) => self.to_workload(workload, SocketAddr::new(address, port), Some(service)),
-            None => Route::Resolve(Unresolved {
+        let accepted = accepted(workload, Some(service));
+        match address_of(workload, destination.ip(), service.ip_families) {
+            Some(address) => last_leg(workload, SocketAddr::new(address, port), Some(service), accepted),
+            None => Ok(Route::Resolve(Unresolved {
                 hostname: Arc::clone(&workload.hostname),
                 port,
                 destination,
                 workload: Arc::clone(workload),
                 service: Some(Arc::clone(service)),
-                accepted: accepted(workload, Some(service)),
-            }),
-        })
+                accepted,
+            })),
+        }
     }
 
     /// The way to a workload of another network: through that network's gateway, to the service by name, for

@@ -71,6 +71,7 @@ fn where_connections_go() {
         [
             client().serving("own", [(80, 8080)]),
             pod("web", &["10.0.0.2", "fd00::2"]).serving("web", [(80, 8080)]).serving("ranged", [(80, 81)]),
+            pod("recursive", &["10.0.0.5"]).serving("recursive", [(80, HBONE_PORT)]),
             tcp_pod("plain", &["10.0.0.3"]).serving("plain", [(80, 8080)]),
             host.serving("host", [(80, 8080)]),
             Workload { hostname: "edge.example".into(), ..tcp_pod("edge", &[]) }.serving("edge", [(80, 443)]),
@@ -78,6 +79,7 @@ fn where_connections_go() {
         ],
         [
             service("own", &["/10.1.0.1"]),
+            Service { ports: ports([(80, HBONE_PORT)]), ..service("recursive", &["/10.1.0.9"]) },
             service("web", &["/10.1.0.2", "/fd01::2"]),
             service("plain", &["/10.1.0.3"]),
             service("host", &["/10.1.0.4"]),
@@ -127,6 +129,13 @@ fn where_connections_go() {
         ("a VIP without endpoints", "10.1.0.7:80", "refused: no healthy upstream: 10.1.0.7:80"),
         ("an unknown port of a VIP", "10.1.0.2:1234", "refused: no healthy upstream: 10.1.0.2:1234"),
         ("a VIP that is private elsewhere", "10.1.0.8:80", "passthrough 10.1.0.8:80"),
+        (
+            "a VIP that means the tunnel's port",
+            "10.1.0.9:80",
+            "refused: attempted recursive call to ourselves: port 15008 is the mesh's own",
+        ),
+        ("an unknown port in a range", "240.0.2.9:81", "refused: no healthy upstream: 240.0.2.9:81"),
+        ("a pod in the mesh, mapped", "[::ffff:10.0.0.2]:80", "workload 10.0.0.2:15008 for 10.0.0.2:80"),
         ("a range of VIPs", "240.0.2.9:80", "workload 10.0.0.2:15008 for 10.0.0.2:81"),
         ("a range that is left alone", "240.0.1.5:443", "passthrough 240.0.1.5:443"),
     ] {
@@ -172,7 +181,7 @@ fn a_name_that_was_resolved() {
         assert_eq!(unresolved.choose(&answers, 7), Some(answers[1]));
         assert_eq!(unresolved.choose(&answers[..1], 7), Some(answers[0]));
         assert_eq!(unresolved.choose(&[], 7), None);
-        assert_eq!(told(&Ok(unresolved.at(answers[1]))), expected);
+        assert_eq!(told(&unresolved.at(answers[1])), expected);
         let Ok(Route::Resolve(unresolved)) = go(&mesh, "[fd01::5]:80") else { panic!("not by name") };
         assert_eq!(unresolved.choose(&answers, 7), Some(answers[0]));
     }

@@ -3,10 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Authority, HopKind, Route};
-use crate::HBONE_PORT;
+use super::{Refusal, Route, last_leg};
 use crate::service::{IpFamilies, Service};
-use crate::workload::{Protocol, Workload};
+use crate::workload::Workload;
 
 /// A route that lacks an address: resolve [`Self::hostname`], choose with [`Self::choose`], then ask
 /// [`Self::at`].
@@ -27,21 +26,13 @@ pub struct Unresolved {
 }
 
 impl Unresolved {
-    /// The route, once the name is resolved.
-    pub fn at(&self, address: IpAddr) -> Route {
-        let destination = SocketAddr::new(address, self.port);
-        let (workload, service) = (Arc::clone(&self.workload), self.service.clone());
-        match workload.protocol {
-            Protocol::Tcp => Route::Direct { destination, workload, service },
-            Protocol::Hbone => Route::Tunnel {
-                next_hop: SocketAddr::new(address, HBONE_PORT),
-                authority: Authority::Address(destination),
-                accepted: self.accepted.clone(),
-                workload,
-                service,
-                kind: HopKind::Workload,
-            },
-        }
+    /// The route, once the name is resolved. It never has to be resolved again.
+    ///
+    /// # Errors
+    /// A [`Refusal`] where a workload in the mesh would be asked for the tunnel's own port.
+    pub fn at(&self, address: IpAddr) -> Result<Route, Refusal> {
+        let destination = SocketAddr::new(address.to_canonical(), self.port);
+        last_leg(&self.workload, destination, self.service.as_ref(), self.accepted.clone())
     }
 
     /// One of the addresses the name resolved to: of the service's only family if it has one, else of the

@@ -95,6 +95,26 @@ fn which_endpoints_are_taken() {
             &["e1"],
         ),
         (
+            "failover, the client's network comes before what is nearer on another",
+            balancer(Failover, &[Network, Region, Zone]),
+            vec![placed(numbered(1), "r9/z9/s", "n"), abroad(6, "r1/z1/s1")],
+            &["e1"],
+        ),
+        (
+            "failover, another network when the client's has none that is well",
+            balancer(Failover, &[Network, Region, Zone]),
+            vec![Workload { status: Health::Unhealthy, ..same_node() }, abroad(6, "r9/z9/s")],
+            &["e6"],
+        ),
+        ("failover, no preferences at all", balancer(Failover, &[]), vec![same_node(), far()], &["e1", "e5"]),
+        ("strict, no preferences at all", balancer(Strict, &[]), vec![same_node(), far()], &["e1", "e5"]),
+        (
+            "strict network, none here",
+            balancer(Strict, &[Network]),
+            vec![abroad(6, "r1/z1/s1")],
+            &["refused: no healthy upstream: 10.1.0.1:80"],
+        ),
+        (
             "failover, other networks are ranked by what follows",
             balancer(Failover, &[Network, Region, Zone]),
             vec![abroad(6, "r1/z1/s1"), abroad(7, "r1/z9/s1"), abroad(8, "r9/z1/s1")],

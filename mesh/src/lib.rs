@@ -22,6 +22,8 @@ pub mod workload;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use address::{NamespacedHostname, NetworkAddress, NetworkCidr};
 pub use authorize::{Connection, DenyReason, Judgement, Verdict, authorize};

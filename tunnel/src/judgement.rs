@@ -14,6 +14,7 @@ use crate::connections::{ConnectionInfo, Entry};
 use crate::error::ConnectionError;
 use crate::scope::{Shared, own_workload};
 use crate::served::Served;
+use crate::telemetry::Metrics;
 
 /// For whom an inbound connection is judged.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ enum Undecided {
 ///
 /// While all that stands against it is that something is unknown it waits, for a bounded time; then it is refused.
 pub(crate) async fn judge(shared: &Shared, judged: &Judged, entry: &Entry) -> Result<(), ConnectionError> {
-    let first = judged.decide(&shared.store.load(), entry.info());
+    let first = judged.decide(&shared.metrics, &shared.store.load(), entry.info());
     let mut undecided = match first {
         Ok(outcome) => return outcome,
         Err(undecided) => undecided,
@@ -42,13 +43,14 @@ pub(crate) async fn judge(shared: &Shared, judged: &Judged, entry: &Entry) -> Re
         Undecided::Policy(_) => judged.served.policies.patience(),
         Undecided::WorkloadGone => shared.config.timeouts.unknown_policy,
     };
-    let settled = shared.wait_for(patience, |snapshot| match judged.decide(snapshot, entry.info()) {
-        Ok(outcome) => Some(outcome),
-        Err(still) => {
-            undecided = still;
-            None
-        }
-    });
+    let settled =
+        shared.wait_for(patience, |snapshot| match judged.decide(&shared.metrics, snapshot, entry.info()) {
+            Ok(outcome) => Some(outcome),
+            Err(still) => {
+                undecided = still;
+                None
+            }
+        });
     match settled.await {
         Some(outcome) => outcome,
         None => Err(match undecided {
@@ -61,6 +63,7 @@ pub(crate) async fn judge(shared: &Shared, judged: &Judged, entry: &Entry) -> Re
 impl Judged {
     fn decide(
         &self,
+        metrics: &Metrics,
         snapshot: &Snapshot,
         connection: &ConnectionInfo,
     ) -> Result<Result<(), ConnectionError>, Undecided> {
@@ -73,6 +76,7 @@ impl Judged {
             Verdict::Allow | Verdict::Deny(_) => {}
         }
         for matched in &judgement.dry_run {
+            metrics.dry_runs.count(matched);
             tracing::info!(
                 policy = &*matched.policy,
                 action = ?matched.action,

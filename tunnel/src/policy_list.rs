@@ -103,3 +103,136 @@ impl State {
         self.reported = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh::policy::{Action, Rule, Scope};
+    use mesh::{Policy, Verdict};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// A policy for those that list it, which matches everything.
+    fn policy(name: &str, action: Action) -> Policy {
+        Policy {
+            name: name.into(),
+            namespace: "ns".into(),
+            scope: Scope::WorkloadSelector,
+            action,
+            dry_run: false,
+            rules: vec![Rule::default()],
+        }
+    }
+
+    fn listing(names: &[&str]) -> Arc<Workload> {
+        let authorization_policies = names.iter().map(|name| format!("ns/{name}").into()).collect();
+        Arc::new(Workload { uid: "w".into(), authorization_policies, ..Workload::default() })
+    }
+
+    fn knowing(policies: &[(&str, Action)]) -> Snapshot {
+        let mut editor = Snapshot::default().edit();
+        policies.iter().for_each(|(name, action)| editor.insert_policy(policy(name, *action)));
+        editor.finish()
+    }
+
+    fn told(list: &PolicyList, snapshot: &Snapshot, workload: &Arc<Workload>) -> String {
+        let connection = Connection {
+            source_identity: None,
+            source_ip: "10.0.0.1".parse().unwrap(),
+            destination: "10.0.0.2:80".parse().unwrap(),
+        };
+        match list.authorize(snapshot, workload, &connection).verdict {
+            Verdict::Allow => "allowed".into(),
+            Verdict::Deny(DenyReason::Explicit { policy }) => format!("denied by {policy}"),
+            Verdict::Deny(DenyReason::NotAllowed) => "not allowed".into(),
+            Verdict::Deny(DenyReason::UnknownPolicy { name }) => format!("unknown {name}"),
+        }
+    }
+
+    #[test]
+    fn by_which_list_a_workload_is_judged() {
+        use Action::{Allow, Deny};
+        type Known = &'static [(&'static str, Action)];
+        // Name, what was known and listed at first (nothing: never seen), what is now, outcome within the grace and after it.
+        type Row = (
+            &'static str,
+            Option<(Known, &'static [&'static str])>,
+            (Known, &'static [&'static str]),
+            [&'static str; 2],
+        );
+        let rows: &[Row] = &[
+            ("nothing unknown", Some((&[], &[])), (&[("a", Allow)], &["a"]), ["allowed", "allowed"]),
+            ("seen for the first time", None, (&[], &["new"]), ["unknown ns/new", "unknown ns/new"]),
+            ("none before", Some((&[], &[])), (&[], &["new"]), ["allowed", "unknown ns/new"]),
+            (
+                "an ALLOW before that stays",
+                Some((&[("a", Allow)], &["a"])),
+                (&[("a", Allow)], &["a", "new"]),
+                ["allowed", "unknown ns/new"],
+            ),
+            (
+                "a DENY before that is listed no more",
+                Some((&[("d", Deny)], &["d"])),
+                (&[("d", Deny)], &["new"]),
+                ["denied by ns/d", "unknown ns/new"],
+            ),
+            (
+                "a DENY before that is gone: nothing is left to judge by",
+                Some((&[("d", Deny)], &["d"])),
+                (&[], &["new"]),
+                ["unknown ns/new", "unknown ns/new"],
+            ),
+            (
+                "the same list, whose policy is gone",
+                Some((&[("a", Allow)], &["a"])),
+                (&[], &["a"]),
+                ["unknown ns/a", "unknown ns/a"],
+            ),
+            (
+                "a DENY that came with the unknown one",
+                Some((&[], &[])),
+                (&[("d", Deny)], &["d", "new"]),
+                ["denied by ns/d", "denied by ns/d"],
+            ),
+            (
+                "an ALLOW that came with the unknown one",
+                Some((&[("d", Deny)], &["d"])),
+                (&[("d", Deny), ("a", Allow)], &["a", "new"]),
+                ["denied by ns/d", "unknown ns/new"],
+            ),
+        ];
+        for (name, before, (known, listed), expected) in rows {
+            for (grace, expected) in [LONG, Duration::ZERO].into_iter().zip(expected) {
+                let list = PolicyList::new(grace);
+                if let Some((known, listed)) = before {
+                    list.observe(&knowing(known), &listing(listed));
+                }
+                assert_eq!(told(&list, &knowing(known), &listing(listed)), *expected, "{name}, {grace:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_grace_begins_with_the_first_unknown_name_and_no_later_one_extends_it() {
+        let list = PolicyList::new(LONG);
+        let nothing = knowing(&[]);
+        list.observe(&nothing, &listing(&[]));
+        let end = list.observe(&nothing, &listing(&["one"]));
+        assert!(end.is_some());
+        assert_eq!(list.observe(&nothing, &listing(&["one", "two"])), end);
+        assert_eq!(list.observe(&nothing, &listing(&["three"])), end);
+        // Once all is known, the next one has a grace of its own.
+        assert_eq!(list.observe(&knowing(&[("three", Action::Deny)]), &listing(&["three"])), None);
+        assert!(list.observe(&nothing, &listing(&["four"])) > end);
+    }
+
+    #[test]
+    fn another_workload_is_not_judged_by_this_ones_list() {
+        let list = PolicyList::new(LONG);
+        let nothing = knowing(&[]);
+        list.observe(&nothing, &listing(&[]));
+        let other = Arc::new(Workload { uid: "other".into(), ..(*listing(&["new"])).clone() });
+        assert_eq!(told(&list, &nothing, &other), "unknown ns/new");
+    }
+}

@@ -3,6 +3,7 @@
 //! Names, labels, words and orders are those that dashboards and log parsers of ambient meshes read.
 //! Invariant: a connection that is counted as opened is counted as closed, once, however it ends.
 
+mod dry_run;
 mod labels;
 mod metrics;
 mod party;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::dry_run::DryRuns;
 use super::labels::{Common, Labels, Reporter};
 use super::record::Details;
 use crate::error::Flag;
@@ -40,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) sockets: Family<Reporter, Gauge>,
     /// Connections that were not taken on.
     pub(crate) refused: Family<Reason, Counter>,
+    /// What dry-run policies would have decided.
+    pub(crate) dry_runs: DryRuns,
     known: Arc<Known>,
 }
 
@@ -47,7 +50,7 @@ impl Metrics {
     /// Makes the families and registers them.
     pub(crate) fn register(registry: &mut Registry, max_label_sets: usize) -> Self {
         let known = Arc::new(Known { limit: max_label_sets, ..Known::default() });
-        let metrics = Self { known, ..Self::default() };
+        let metrics = Self { known, dry_runs: DryRuns::register(registry), ..Self::default() };
         let counters = [
             ("istio_tcp_connections_opened", "The total number of TCP connections opened", &metrics.opened),
             ("istio_tcp_connections_closed", "The total number of TCP connections closed", &metrics.closed),

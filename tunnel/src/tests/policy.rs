@@ -66,3 +66,12 @@ async fn a_policy_that_is_named_but_not_there_yet_is_waited_for() {
     let (accepted, ()) = tokio::join!(soon(app.accept()), arriving);
     accepted.unwrap();
 }
+
+#[tokio::test]
+async fn a_dry_run_denies_nothing_and_is_counted() {
+    let mut world = World::new();
+    world.add_policy(Policy { dry_run: true, ..policy(Action::Deny, 80) });
+    let _connected = world.connected(80).await;
+    let counted = ["culvert_dry_run_matches_total", "policy=\"default/guard\"", "\"DENY\"", "} 1"];
+    world.server.metric(&counted).await;
+}

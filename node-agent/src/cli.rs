@@ -73,6 +73,10 @@ pub(crate) struct RunArgs {
     /// Threads of the data path; 0 for one a CPU.
     #[arg(long, env = "ZTUNNEL_WORKER_THREADS", default_value_t = 0)]
     pub(crate) workers: usize,
+    /// How two pods of this node are connected: `direct` leaves TLS out and vouches for both ends itself; see
+    /// docs/design/same-node.md.
+    #[arg(long, env = "SAME_NODE_TRANSPORT", value_enum, default_value_t)]
+    pub(crate) same_node_transport: SameNodeTransport,
     /// Whether DNS queries of pods go to the agent; the annotation ambient.istio.io/dns-capture overrides it for a pod.
     #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) dns_capture: bool,
@@ -93,6 +97,25 @@ pub(crate) struct RunArgs {
     /// What is logged, such as `info` or `info,access=debug`.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub(crate) log: String,
+}
+
+/// How two pods of one node are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SameNodeTransport {
+    /// In a tunnel, as any two pods.
+    #[default]
+    Hbone,
+    /// Over plain TCP to the HBONE port.
+    Direct,
+}
+
+impl From<SameNodeTransport> for tunnel::SameNode {
+    fn from(transport: SameNodeTransport) -> Self {
+        match transport {
+            SameNodeTransport::Hbone => Self::Hbone,
+            SameNodeTransport::Direct => Self::Direct,
+        }
+    }
 }
 
 /// How to show something.

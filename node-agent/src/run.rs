@@ -213,8 +213,11 @@ fn kubelet_search(args: &RunArgs) -> kubelet::Search {
 }
 
 fn tunnel_config(args: &RunArgs) -> tunnel::Config {
-    let mut config =
-        tunnel::Config { network: Arc::from(args.network.as_str()), ..tunnel::Config::default() };
+    let mut config = tunnel::Config {
+        network: Arc::from(args.network.as_str()),
+        same_node: args.same_node_transport.into(),
+        ..tunnel::Config::default()
+    };
     if let Some(workers) = NonZeroUsize::new(args.workers) {
         config.workers = workers;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hbone::Http2Config;
+use crate::same_node::SameNode;
 
 /// Settings of a [`crate::Tunnel`].
 #[derive(Debug, Clone)]
@@ -21,6 +22,8 @@ pub struct Config {
     pub pool: PoolConfig,
     /// TCP keepalive of every socket.
     pub keepalive: Keepalive,
+    /// How two pods of this node are connected. Default: in a tunnel, as any two pods.
+    pub same_node: SameNode,
     /// TLS handshakes of clients under way at once, on all workers together; a pod gets a quarter of them at most.
     /// Default 1024.
     pub max_handshakes: usize,
@@ -85,6 +88,7 @@ impl Default for Config {
             http2: Http2Config::default(),
             pool: PoolConfig::default(),
             keepalive: Keepalive::default(),
+            same_node: SameNode::default(),
             max_handshakes: 1024,
             max_connections_per_pod: 20_000,
             max_label_sets: 10_000,

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use h2::Reason;
 use http::StatusCode;
 use mesh::inbound::InboundRefusal;
 use mesh::workload::TunnelProtocol;
@@ -24,42 +25,55 @@ use tokio_rustls::server::TlsStream;
 use crate::connections::{ConnectionInfo, Direction};
 use crate::error::ConnectionError;
 use crate::gate::Place;
-use crate::hbone::server::{self, ConnectRequest, ServeError};
+use crate::hbone::server::{self, Asked, ConnectRequest, ServeError};
 use crate::hbone::{ConnectError, baggage};
 use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
+use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
 use crate::socket;
-use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
+use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
 use crate::tls::{HandshakeError, peer_identity};
 
-/// A tunnel whose client is proven.
+/// A tunnel, or a connection that the agent made itself, whose client is proven.
 #[derive(Clone)]
 pub(crate) struct Arrival {
-    scope: Scope,
-    /// The tunnel's two ends.
-    source: SocketAddr,
-    connected: SocketAddr,
-    client: Identity,
+    pub(crate) scope: Scope,
+    /// The two ends of the connection that arrived.
+    pub(crate) source: SocketAddr,
+    pub(crate) connected: SocketAddr,
+    pub(crate) client: Identity,
+    pub(crate) transport: Transport,
+}
+
+/// One client that waits for its answer.
+pub(crate) enum Request {
+    /// By a stream in a tunnel.
+    Stream(ConnectRequest),
+    /// By a connection of its own.
+    Direct(DirectRequest),
 }
 
 /// Serves one tunnel until its client leaves it.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let (source, connected) = (captured.source, captured.original_destination);
+    if let Some(taken) = scope.served.offers.take(source, connected) {
+        return Box::pin(same_node::serve(scope, captured, taken)).await;
+    }
     let (client, tls, _place) = match handshake(&scope, captured).await {
         Ok(proven) => proven,
         Err(reason) => return failed(Reporter::Destination, source, connected, &reason),
     };
     let shared = Arc::clone(&scope.shared);
     let serving = scope.served.serving.clone();
-    let arrival = Arrival { scope, source, connected, client };
+    let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls };
     let served = server::serve(
         tls,
         &shared.config.http2,
         shared.config.timeouts.http2_handshake,
         serving,
         |request| {
-            tokio::spawn(arrival.clone().connect(request));
+            tokio::spawn(arrival.clone().connect(Request::Stream(request)));
         },
     );
     match served.await {
@@ -127,21 +141,25 @@ async fn handshake(
 }
 
 impl Arrival {
-    /// Serves one stream to its end.
-    pub(crate) async fn connect(mut self, mut request: ConnectRequest) {
+    /// Serves one client to its end.
+    pub(crate) async fn connect(mut self, mut request: Request) {
         let own = async { Ok(self.scope.own_workload().await) };
         let own = match unless_gone(&mut request, own).await {
             Ok(Ok(own)) => own,
             Ok(Err(_)) => return request.refuse(StatusCode::SERVICE_UNAVAILABLE),
             Err(error) => return tracing::debug!(source = %self.source, %error, "stream ended early"),
         };
-        let Some(_place) = self.scope.served.gate.place(self.source) else {
-            return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        // The connection that arrived has a place already; what a stream makes of it takes another.
+        let place = match &request {
+            Request::Stream(_) => self.scope.served.gate.place(self.source).map(Some),
+            Request::Direct(_) => Some(None),
         };
-        self.come_home(&own, &request.authority);
+        let Some(_place) = place else { return request.refuse(StatusCode::SERVICE_UNAVAILABLE) };
+        self.come_home(&own, &request.asked().authority);
         let shared = &self.scope.shared;
         let snapshot = shared.store.load();
-        let destination = mesh::inbound::destination(&snapshot, &own, self.connected, &request.authority);
+        let authority = &request.asked().authority;
+        let destination = mesh::inbound::destination(&snapshot, &own, self.connected, authority);
         let destination = match destination {
             Ok(destination) => destination,
             Err(refusal) => {
@@ -156,12 +174,12 @@ impl Arrival {
             source: self.source,
             original_destination: None,
             destination,
-            hbone: true,
+            hbone: self.transport == Transport::MutualTls,
             identity: Some(self.client.clone()),
         };
         let entry = shared.connections.enter(info, Some(judged.clone()));
-        let details = self.details(&snapshot, &own, destination, &request);
-        let introduction = self.introduction(&snapshot, &own, &request);
+        let details = self.details(&snapshot, &own, destination, request.asked());
+        let introduction = self.introduction(&snapshot, &own, request.asked());
         drop(snapshot);
         let record = Record::open(&shared.metrics, details);
         let app = async {
@@ -175,9 +193,9 @@ impl Arrival {
         };
         // Should policy change meanwhile, the relay is cut before its first byte.
         let result = match unless_gone(&mut request, app).await {
-            Ok((app, _link)) => match request.accept(&baggage::of(&own)) {
-                Ok(stream) => relay::run(app, Far::Stream(stream), record.counters(), entry.cut()).await,
-                Err(error) => Err(error.into()),
+            Ok((app, _link)) => match request.accept(&own) {
+                Ok(far) => relay::run(app, far, record.counters(), entry.cut()).await,
+                Err(error) => Err(error),
             },
             Err(error) => {
                 request.refuse(error.status());
@@ -204,11 +222,11 @@ impl Arrival {
     }
 
     /// What an application that takes connections for others is told before the client's first byte.
-    fn introduction(&self, snapshot: &Snapshot, own: &Workload, request: &ConnectRequest) -> Option<Vec<u8>> {
-        mesh::inbound::application_tunnel(snapshot, own, self.connected, &request.authority)
+    fn introduction(&self, snapshot: &Snapshot, own: &Workload, asked: &Asked) -> Option<Vec<u8>> {
+        mesh::inbound::application_tunnel(snapshot, own, self.connected, &asked.authority)
             .filter(|tunnel| tunnel.protocol == TunnelProtocol::Proxy)?;
-        let (target, named) = match &request.authority {
-            Authority::Address(target) => (*target, request.forwarded.host.as_deref()),
+        let (target, named) = match &asked.authority {
+            Authority::Address(target) => (*target, asked.forwarded.host.as_deref()),
             Authority::Host { host, port } => (SocketAddr::new(self.connected.ip(), *port), Some(&**host)),
         };
         Some(proxy_protocol::header(self.source, target, &self.client.to_string(), named))
@@ -219,7 +237,7 @@ impl Arrival {
         snapshot: &Snapshot,
         own: &Workload,
         destination: SocketAddr,
-        request: &ConnectRequest,
+        asked: &Asked,
     ) -> Details {
         // An address alone is a hint: only if the proven identity agrees is it that workload.
         let known = self
@@ -229,10 +247,10 @@ impl Arrival {
             .filter(|workload| workload.identity() == self.client);
         let source = match known {
             Some(workload) => Party::of(&workload, Some(self.client.clone())),
-            None => Party::claimed(&request.baggage, &self.client),
+            None => Party::claimed(&asked.baggage, &self.client),
         };
-        if let Some(trace) = &request.traceparent {
-            tracing::debug!(%trace, source = %self.source, client = ?request.forwarded.client, "tunnelled");
+        if let Some(trace) = &asked.traceparent {
+            tracing::debug!(%trace, source = %self.source, client = ?asked.forwarded.client, "tunnelled");
         }
         Details {
             reporter: Reporter::Destination,
@@ -241,20 +259,57 @@ impl Arrival {
             destination_address: self.connected,
             hbone_address: Some(destination.to_string()),
             destination: Some(Party::of(own, Some(own.identity()))),
-            service: service_of(snapshot, own, destination.port(), request.forwarded.host.as_deref()),
-            mutual_tls: true,
+            service: service_of(snapshot, own, destination.port(), asked.forwarded.host.as_deref()),
+            transport: self.transport,
         }
     }
 }
 
-/// What `work` comes to, unless the client of the stream gives up first.
+impl Request {
+    fn asked(&self) -> &Asked {
+        match self {
+            Self::Stream(request) => &request.asked,
+            Self::Direct(request) => &request.asked,
+        }
+    }
+
+    /// Completes when the client gives up waiting.
+    async fn gone(&mut self) -> ConnectionError {
+        match self {
+            Self::Stream(request) => {
+                request.gone().await.map_or_else(ConnectionError::ClientGone, ConnectionError::Abandoned)
+            }
+            Self::Direct(request) => {
+                request.gone().await;
+                ConnectionError::Abandoned(Reason::CANCEL)
+            }
+        }
+    }
+
+    fn refuse(self, status: StatusCode) {
+        match self {
+            Self::Stream(request) => request.refuse(status),
+            Self::Direct(request) => request.refuse(status),
+        }
+    }
+
+    /// Answers that the application has accepted; `own` describes who did.
+    fn accept(self, own: &Workload) -> Result<Far, ConnectionError> {
+        match self {
+            Self::Stream(request) => Ok(Far::Stream(request.accept(&baggage::of(own))?)),
+            Self::Direct(request) => request.accept().ok_or(ConnectionError::Abandoned(Reason::CANCEL)),
+        }
+    }
+}
+
+/// What `work` comes to, unless the client gives up first.
 async fn unless_gone<T>(
-    request: &mut ConnectRequest,
+    request: &mut Request,
     work: impl Future<Output = Result<T, ConnectionError>>,
 ) -> Result<T, ConnectionError> {
     tokio::select! {
         biased;
-        gone = request.gone() => Err(gone.map_or_else(ConnectionError::ClientGone, ConnectionError::Abandoned)),
+        gone = request.gone() => Err(gone),
         done = work => done,
     }
 }

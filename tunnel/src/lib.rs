@@ -27,6 +27,7 @@ mod pod;
 mod policy_list;
 pub mod probe;
 mod relay;
+mod same_node;
 mod scope;
 mod served;
 mod socket;
@@ -49,6 +50,7 @@ pub use connections::{ConnectionInfo, Direction};
 pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
 pub use relay::RelayError;
+pub use same_node::SameNode;
 pub use tls::{Certificate, CertificateError, CertificateProvider, HandshakeError};
 
 use connections::Connections;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh::route::Unresolved;
-use mesh::{Authority, Flow, Route, Service, Workload};
+use mesh::{Authority, Flow, HopKind, Route, Service, Workload};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -20,8 +20,9 @@ use crate::hbone::forwarded::Forwarded;
 use crate::hbone::{ConnectError, Traceparent, baggage};
 use crate::probe;
 use crate::relay::{self, Far};
+use crate::same_node::{self, Made, Wanted};
 use crate::scope::{Captured, Scope};
-use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, failed};
+use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
 
 /// Endpoints of a service that are tried for one connection.
 const ATTEMPTS: usize = 3;
@@ -40,6 +41,7 @@ struct Hop {
 struct Tunnelled {
     authority: Authority,
     accepted: Arc<[String]>,
+    kind: HopKind,
 }
 
 /// Why there is no hop to dial.
@@ -89,18 +91,31 @@ struct Way {
 async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStream, way: Way) {
     let mut tried = Vec::new();
     loop {
+        let made = direct(scope, own, way.source, &hop).await;
+        let transport = match (&made, &hop.tunnel) {
+            (Some(_), _) => Transport::Direct,
+            (None, Some(_)) => Transport::MutualTls,
+            (None, None) => Transport::Plain,
+        };
         let info = ConnectionInfo {
             workload: Arc::clone(&own.uid),
             direction: Direction::Outbound,
             source: way.source,
             original_destination: Some(way.original_destination),
             destination: hop.address,
-            hbone: hop.tunnel.is_some(),
+            hbone: transport == Transport::MutualTls,
             identity: None,
         };
         let _entry = scope.shared.connections.enter(info, None);
-        let record = Record::open(&scope.shared.metrics, details(own, way.source, &hop));
-        let error = match dial(scope, own, way.source, &hop).await {
+        let record = Record::open(&scope.shared.metrics, details(own, way.source, &hop, transport));
+        let dialled = match made {
+            Some(made) => {
+                let answered = made.answered(scope.shared.config.timeouts.answer).await;
+                answered.map(|(stream, link)| (Far::Tcp(stream), Some(link)))
+            }
+            None => dial(scope, own, way.source, &hop).await,
+        };
+        let error = match dialled {
             Ok((far, _link)) => {
                 let never = pending::<ConnectionError>();
                 let result = relay::run(stream, far, record.counters(), never).await;
@@ -167,11 +182,11 @@ impl TryFrom<Route> for Hop {
             Route::Direct { destination, workload, service } => {
                 Ok(Self { address: destination, workload: Some(workload), service, tunnel: None })
             }
-            Route::Tunnel { next_hop, authority, accepted, workload, service, kind: _ } => Ok(Self {
+            Route::Tunnel { next_hop, authority, accepted, workload, service, kind } => Ok(Self {
                 address: next_hop,
                 workload: Some(workload),
                 service,
-                tunnel: Some(Tunnelled { authority, accepted: accepted.into() }),
+                tunnel: Some(Tunnelled { authority, accepted: accepted.into(), kind }),
             }),
             Route::DoubleTunnel { next_hop, .. } => Err(Unroutable::OtherNetwork(next_hop)),
             Route::Resolve(unresolved) => {
@@ -192,6 +207,24 @@ async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Ro
     let addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
     let chosen = unresolved.choose(&addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
     Ok(unresolved.at(chosen)?)
+}
+
+/// A connection without a tunnel to a workload that is a pod of this agent too, if that is wanted and comes about.
+async fn direct(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> Option<Made> {
+    let (tunnel, workload) = (hop.tunnel.as_ref()?, hop.workload.as_deref()?);
+    if tunnel.kind != HopKind::Workload {
+        return None;
+    }
+    let wanted = Wanted {
+        own,
+        source,
+        next_hop: hop.address,
+        workload,
+        accepted: &tunnel.accepted,
+        authority: &tunnel.authority,
+        host: hop.service.as_ref().map(|service| service.hostname.to_string()),
+    };
+    Box::pin(same_node::make(scope, &wanted)).await
 }
 
 /// Dials; the link is that of a socket of this connection's own.
@@ -227,17 +260,17 @@ async fn dial(
     Ok((Far::Stream(stream), None))
 }
 
-fn details(own: &Workload, source: SocketAddr, hop: &Hop) -> Details {
-    let mutual_tls = hop.tunnel.is_some();
+fn details(own: &Workload, source: SocketAddr, hop: &Hop, transport: Transport) -> Details {
+    let identified = transport != Transport::Plain;
     Details {
         reporter: Reporter::Source,
         source_address: source,
-        source: Some(Party::of(own, mutual_tls.then(|| own.identity()))),
+        source: Some(Party::of(own, identified.then(|| own.identity()))),
         destination_address: hop.address,
         hbone_address: hop.tunnel.as_ref().map(|tunnel| tunnel.authority.to_string()),
         destination: hop.workload.as_ref().map(|workload| Party::of(workload, Some(workload.identity()))),
         service: hop.service.as_deref().map(ServiceName::from),
-        mutual_tls,
+        transport,
     }
 }
 
@@ -251,7 +284,7 @@ fn count_refusal(scope: &Scope, own: Option<&Workload>, source: SocketAddr, dest
         hbone_address: None,
         destination: None,
         service: None,
-        mutual_tls: false,
+        transport: Transport::Plain,
     };
     scope.shared.metrics.count_refused(&details);
 }

@@ -11,7 +11,7 @@ use crate::inbound::service_of;
 use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
-use crate::telemetry::{Details, Party, Record, Reporter, failed};
+use crate::telemetry::{Details, Party, Record, Reporter, Transport, failed};
 
 /// Serves one captured connection to its end.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
@@ -64,6 +64,6 @@ fn details(scope: &Scope, own: &Workload, captured: &Captured) -> Details {
         hbone_address: None,
         destination: Some(Party::of(own, Some(own.identity()))),
         service: service_of(&snapshot, own, destination.port(), None),
-        mutual_tls: false,
+        transport: Transport::Plain,
     }
 }

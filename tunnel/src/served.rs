@@ -12,6 +12,7 @@ use crate::gate::Gate;
 use crate::identities::{Identities, User};
 use crate::pod::{Listeners, Pod};
 use crate::policy_list::PolicyList;
+use crate::same_node::{Offers, Pauses};
 use crate::telemetry::Metrics;
 
 /// The share of the node's handshakes that one pod may have under way, so that who floods one pod leaves the others be.
@@ -32,6 +33,12 @@ pub(crate) struct Served {
     pub(crate) handshakes: Semaphore,
     /// The certificates it uses.
     pub(crate) user: User,
+    /// Direct connections that are on their way to it.
+    pub(crate) offers: Arc<Offers>,
+    /// Pods that it does not try to reach directly now.
+    pub(crate) pauses: Pauses,
+    /// Whether it has listeners for tunnels.
+    has_tunnels: bool,
 }
 
 impl Served {
@@ -49,8 +56,17 @@ impl Served {
             policies: PolicyList::new(config.timeouts.unknown_policy),
             handshakes: Semaphore::new((config.max_handshakes / HANDSHAKE_SHARE).max(1)),
             user: User::new(Arc::clone(identities)),
+            offers: Arc::default(),
+            pauses: Pauses::default(),
+            has_tunnels: !listeners.hbone.is_empty(),
             pod,
             serving,
         }
+    }
+
+    /// Whether tunnels to it are accepted, here and still.
+    pub(crate) fn takes_tunnels(&self) -> bool {
+        // The sender never sends: an error says that the pod's handle is gone.
+        self.has_tunnels && self.serving.has_changed().is_ok()
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::config::Keepalive;
 use crate::gate::Link;
 use crate::hbone::ConnectError;
+use crate::scope::canonical;
 use crate::served::Served;
 
 /// How long a peer has to read why it is refused.
@@ -52,6 +53,20 @@ pub(crate) async fn part(stream: TcpStream) {
 
 /// Ports that are borrowed of a client before a connection to the application fails.
 const PORTS: usize = 6;
+
+/// A socket that is being connected.
+pub(crate) struct Dialling {
+    socket: Socket,
+    own: SocketAddr,
+    link: Link,
+}
+
+impl Dialling {
+    /// Its own end.
+    pub(crate) fn own(&self) -> SocketAddr {
+        canonical(self.own)
+    }
+}
 
 /// How sockets are connected: within which limit, and tuned how.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +116,16 @@ impl Dialer {
         socket: Socket,
         destination: SocketAddr,
     ) -> Result<(TcpStream, Link), ConnectError> {
+        self.finish(self.begin(served, socket, destination)?).await
+    }
+
+    /// Begins to connect a socket, without waiting for anything.
+    pub(crate) fn begin(
+        self,
+        served: &Served,
+        socket: Socket,
+        destination: SocketAddr,
+    ) -> Result<Dialling, ConnectError> {
         const EINPROGRESS: i32 = 115;
         match socket.connect(&served.pod.sockets.locate(destination).into()) {
             Err(error) if error.raw_os_error() != Some(EINPROGRESS) => return Err(error.into()),
@@ -109,7 +134,12 @@ impl Dialer {
         // From here on the other end may accept, and may turn out to be ourselves.
         let own =
             socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable).map_err(io::Error::from)?;
-        let link = served.gate.dialled_from(own, destination);
+        Ok(Dialling { socket, own, link: served.gate.dialled_from(own, destination) })
+    }
+
+    /// Waits, within the limit, until the other end has accepted.
+    pub(crate) async fn finish(self, dialling: Dialling) -> Result<(TcpStream, Link), ConnectError> {
+        let Dialling { socket, link, .. } = dialling;
         let stream = TcpStream::from_std(socket.into())?;
         timeout(self.limit, stream.writable()).await.map_err(|_| ConnectError::Timeout(self.limit))??;
         if let Some(error) = stream.take_error()? {

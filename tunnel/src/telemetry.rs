@@ -8,10 +8,12 @@ mod labels;
 mod metrics;
 mod party;
 mod record;
+mod same_node;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use labels::Reporter;
 pub(crate) use metrics::Metrics;
 pub(crate) use party::{Party, ServiceName};
-pub(crate) use record::{Details, Record, failed};
+pub(crate) use record::{Details, Record, Transport, failed};
+pub(crate) use same_node::SameNodeOutcome;

@@ -10,5 +10,6 @@ mod pool;
 mod refuse;
 mod release;
 mod resets;
+mod same_node;
 mod service;
 mod world;

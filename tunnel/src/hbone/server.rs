@@ -80,9 +80,9 @@ where
     }
 }
 
-/// A well-formed CONNECT request that waits for its answer.
+/// What a client asks for, and what it says about itself.
 #[derive(Debug)]
-pub(crate) struct ConnectRequest {
+pub(crate) struct Asked {
     /// What the client wants to be connected to.
     pub(crate) authority: Authority,
     /// What the client says about itself.
@@ -91,6 +91,13 @@ pub(crate) struct ConnectRequest {
     pub(crate) forwarded: Forwarded,
     /// The connection's trace, if the client sent one.
     pub(crate) traceparent: Option<Traceparent>,
+}
+
+/// A well-formed CONNECT request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct ConnectRequest {
+    /// What it asks for. Boxed, for it is large and goes before the first byte moves.
+    pub(crate) asked: Box<Asked>,
     recv: RecvStream,
     respond: SendResponse<Buffer>,
     _pending: OwnedSemaphorePermit,
@@ -114,15 +121,13 @@ impl ConnectRequest {
             return None;
         };
         let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-        Some(Self {
+        let asked = Asked {
             authority,
             baggage: header(BAGGAGE).map(Baggage::parse).unwrap_or_default(),
             forwarded: header(FORWARDED).map(Forwarded::parse).unwrap_or_default(),
             traceparent: header(TRACEPARENT).and_then(|text| text.parse().ok()),
-            recv,
-            respond,
-            _pending: place,
-        })
+        };
+        Some(Self { asked: Box::new(asked), recv, respond, _pending: place })
     }
 
     /// Completes when the client gives up waiting: with the reason of its reset, or with what became of its tunnel.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, LabelSetEncoder};
 
 use super::party::{Party, ServiceName};
+use super::record::Details;
 use crate::error::Flag;
 
 /// Which end of the connection reports.
@@ -42,9 +43,9 @@ pub(crate) struct Common {
 
 impl Common {
     /// What is counted when there is no room for the names.
-    pub(super) fn unknown(reporter: Reporter, mutual_tls: bool) -> Self {
+    pub(super) fn unknown(details: &Details) -> Self {
         let (source, destination) = (Party::default(), Party::default());
-        Self { reporter, source, destination, service: ServiceName::default(), mutual_tls }
+        Self { source, destination, service: ServiceName::default(), ..Self::from(details) }
     }
 }
 

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use super::dry_run::DryRuns;
 use super::labels::{Common, Labels, Reporter};
 use super::record::Details;
+use super::same_node::{SameNodeConnections, SameNodeOutcome};
 use crate::error::Flag;
 use crate::gate::Reason;
 
@@ -43,6 +44,7 @@ pub(crate) struct Metrics {
     pub(crate) refused: Family<Reason, Counter>,
     /// What dry-run policies would have decided.
     pub(crate) dry_runs: DryRuns,
+    same_node: SameNodeConnections,
     known: Arc<Known>,
 }
 
@@ -50,7 +52,9 @@ impl Metrics {
     /// Makes the families and registers them.
     pub(crate) fn register(registry: &mut Registry, max_label_sets: usize) -> Self {
         let known = Arc::new(Known { limit: max_label_sets, ..Known::default() });
-        let metrics = Self { known, dry_runs: DryRuns::register(registry), ..Self::default() };
+        let dry_runs = DryRuns::register(registry);
+        let same_node = SameNodeConnections::register(registry);
+        let metrics = Self { known, dry_runs, same_node, ..Self::default() };
         let counters = [
             ("istio_tcp_connections_opened", "The total number of TCP connections opened", &metrics.opened),
             ("istio_tcp_connections_closed", "The total number of TCP connections closed", &metrics.closed),
@@ -107,7 +111,12 @@ impl Metrics {
         }
         drop(seen);
         self.known.unlabelled.inc();
-        Labels::new(Common::unknown(details.reporter, details.mutual_tls))
+        Labels::new(Common::unknown(details))
+    }
+
+    /// Counts a connection between pods of one node that was to be direct.
+    pub(crate) fn count_same_node(&self, outcome: SameNodeOutcome) {
+        self.same_node.count(outcome);
     }
 
     /// Counts a connection that was refused before anything was dialled.

@@ -31,8 +31,30 @@ pub(crate) struct Details {
     pub(crate) hbone_address: Option<String>,
     pub(crate) destination: Option<Party>,
     pub(crate) service: Option<ServiceName>,
-    /// Whether both identities are proven.
-    pub(crate) mutual_tls: bool,
+    pub(crate) transport: Transport,
+}
+
+/// How a connection is carried between its two ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// As it is: nobody has proven anything.
+    Plain,
+    /// In a tunnel; both identities are proven.
+    MutualTls,
+    /// As it is between two pods of this agent, which knows both identities.
+    Direct,
+}
+
+impl Transport {
+    /// Whether both identities are known for certain.
+    fn identifies(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// What the log says about it, if anything.
+    fn told(self) -> Option<&'static str> {
+        (self == Self::Direct).then_some("direct")
+    }
 }
 
 impl From<&Details> for Common {
@@ -42,7 +64,7 @@ impl From<&Details> for Common {
             source: details.source.clone().unwrap_or_default(),
             destination: details.destination.clone().unwrap_or_default(),
             service: details.service.clone().unwrap_or_default(),
-            mutual_tls: details.mutual_tls,
+            mutual_tls: details.transport == Transport::MutualTls,
         }
     }
 }
@@ -169,6 +191,7 @@ macro_rules! access {
                 dst.cluster = destination.and_then(|party| text(&party.cluster)),
                 direction = direction(details.reporter),
                 $($($more)+,)?
+                transport = details.transport.told()
             },
             $message
         );
@@ -186,7 +209,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn of(details: &'a Details) -> Self {
         let identity = |party: Option<&Party>| {
-            let proven = details.mutual_tls.then(|| party?.principal.as_ref());
+            let proven = details.transport.identifies().then(|| party?.principal.as_ref());
             proven.flatten().map(Identity::to_string)
         };
         let (source, destination) = (details.source.as_ref(), details.destination.as_ref());

@@ -71,7 +71,7 @@ fn tunnelled() -> Details {
         hbone_address: Some("10.98.2.11:7009".into()),
         destination: Some(party("b1", true)),
         service: None,
-        mutual_tls: true,
+        transport: Transport::MutualTls,
     }
 }
 
@@ -110,7 +110,7 @@ fn a_plain_connection_has_no_identities_in_the_log_but_one_in_the_metrics() {
         source: Some(party("a0", false)),
         hbone_address: None,
         destination_address: "10.98.2.11:7000".parse().unwrap(),
-        mutual_tls: false,
+        transport: Transport::Plain,
         ..tunnelled()
     };
     let mut registry = Registry::default();

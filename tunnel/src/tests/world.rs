@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::served::Served;
 use crate::tls::tests::Ca;
 use crate::{
     Certificate, CertificateError, CertificateProvider, Config, Listeners, Pod, PodHandle, PodSockets, Tunnel,
@@ -33,7 +34,7 @@ pub(super) struct Places {
 
 impl Places {
     /// A loopback listener for what is captured on its way to `original`.
-    fn capture(&self, original: SocketAddr) -> std::net::TcpListener {
+    pub(super) fn capture(&self, original: SocketAddr) -> std::net::TcpListener {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         self.captured.lock().unwrap().insert(listener.local_addr().unwrap(), original);
@@ -190,6 +191,21 @@ impl World {
         self.places.place(hbone, listener.local_addr().unwrap());
         let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
         self.pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+    }
+
+    /// Has the client's node serve the server pod as well, in the server node's place.
+    pub(super) fn move_server_to_client(&mut self) -> Arc<Served> {
+        let hbone = SocketAddr::from((SERVER, mesh::HBONE_PORT));
+        let listener = self.places.capture(hbone);
+        self.places.place(hbone, listener.local_addr().unwrap());
+        self.serve_beside_client(listener)
+    }
+
+    /// Has the client's node serve the server pod as well, on a listener that need not be where the pod is found.
+    pub(super) fn serve_beside_client(&mut self, listener: std::net::TcpListener) -> Arc<Served> {
+        let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
+        self.pods.push(self.client.tunnel.start(pod("server", &self.places), listeners));
+        self.client.tunnel.shared.pods().pop().unwrap()
     }
 
     /// Ends the server node with everything it carries, and starts another in its place.

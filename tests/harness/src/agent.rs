@@ -22,6 +22,7 @@ use crate::wait::{eventually, eventually_ok};
 /// Loading the programs takes the verifier a moment; a debug build on a busy machine takes longer.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+const TAKE_OVER: &str = "--take-over";
 const METRICS_PORT: u16 = 15020;
 const READINESS_PORT: u16 = 15021;
 
@@ -136,10 +137,12 @@ impl Agent {
         self.wait_ready()
     }
 
-    /// Starts another process that asks this one to hand over, and does not wait. This handle is the new one's from then on;
+    /// Starts another process, with the same arguments, that asks this one to hand over, and does not wait. This handle is the new one's from then on;
     /// the one that is returned is the old one's.
     pub fn succeed(&mut self) -> Result<Self> {
-        let mut next = Self::spawn(&self.node, &self.mesh, &["--take-over"])?;
+        let own = self.extra.iter().map(String::as_str).filter(|word| *word != TAKE_OVER);
+        let extra: Vec<&str> = own.chain([TAKE_OVER]).collect();
+        let mut next = Self::spawn(&self.node, &self.mesh, &extra)?;
         std::mem::swap(self, &mut next);
         Ok(next)
     }

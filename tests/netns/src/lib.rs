@@ -119,12 +119,19 @@ impl Bare {
     }
 
     /// Starts both agents and enrols `client`, `neighbour` and `server`.
-    pub fn enrol(mut self) -> Result<World> {
+    pub fn enrol(self) -> Result<World> {
+        self.enrol_with(&[])
+    }
+
+    /// The same, with more arguments for both agents.
+    pub fn enrol_with(mut self, arguments: &[&str]) -> Result<World> {
         self.mesh.enroll = [&self.client, &self.neighbour, &self.server].map(Enroll::running).into();
         self.write_mesh()?;
         let [n1, n2] = &self.nodes;
-        let agent1 = Agent::start(n1, &self.mesh_path(n1))?;
-        let agent2 = Agent::start(n2, &self.mesh_path(n2))?;
+        let mut agent1 = Agent::spawn(n1, &self.mesh_path(n1), arguments)?;
+        let mut agent2 = Agent::spawn(n2, &self.mesh_path(n2), arguments)?;
+        agent1.wait_ready()?;
+        agent2.wait_ready()?;
         for (agent, pod) in [(&agent1, "demo/client"), (&agent1, "demo/neighbour"), (&agent2, "demo/server")]
         {
             agent.wait_for_log(&["pod enrolled", pod], LIMIT)?;

@@ -20,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use self::draw::Draw;
+use self::endpoint::Client;
 use crate::HBONE_PORT;
 use crate::address::NetworkAddress;
 use crate::service::Service;
@@ -44,6 +45,9 @@ pub struct Flow<'a> {
     pub network: &'a str,
     /// A random number; the same one makes the same choice among endpoints.
     pub pick: u64,
+    /// Uids of workloads that were tried in vain: no service, waypoint or gateway is reached by way of one of them. Where
+    /// there is nothing to choose, as for a pod's own address, they change nothing.
+    pub exclude: &'a [Arc<str>],
 }
 
 /// Where a connection goes.
@@ -135,6 +139,11 @@ impl<'a> Planner<'a> {
             IpAddr::V6(_) => flow.destination,
         };
         Self { snapshot, flow, destination, draw: Draw::new(flow.pick) }
+    }
+
+    /// Who chooses among endpoints.
+    fn client(&self) -> Client<'a> {
+        Client { workload: self.flow.source, network: self.flow.network, exclude: self.flow.exclude }
     }
 
     fn plan(&mut self) -> Result<Route, Refusal> {

@@ -13,6 +13,8 @@ use crate::workload::{Health, PortMap, Workload};
 pub(super) struct Client<'a> {
     pub(super) workload: &'a Workload,
     pub(super) network: &'a str,
+    /// Uids of endpoints that are not to be chosen.
+    pub(super) exclude: &'a [Arc<str>],
 }
 
 /// An endpoint that was chosen, and its port.
@@ -43,7 +45,9 @@ pub(super) fn choose<'a>(
     let usable = || {
         snapshot.endpoints(&key).filter_map(|endpoint| {
             let (rank, port) = judge(service, endpoint, port, client)?;
-            is_reachable(&endpoint.workload, client).then_some((rank, &endpoint.workload, port))
+            let workload = &endpoint.workload;
+            let wanted = is_reachable(workload, client) && !client.exclude.contains(&workload.uid);
+            wanted.then_some((rank, workload, port))
         })
     };
     let (mut best, mut capacity, mut count) = (0_usize, 0_u64, 0_u64);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::endpoint::{Client, address_of, choose};
+use super::endpoint::{address_of, choose};
 use super::{Planner, accepted};
 use crate::service::{IpFamilies, Service};
 use crate::snapshot::Snapshot;
@@ -33,8 +33,7 @@ impl Planner<'_> {
         match target(self.snapshot, gateway, &self.flow.source.namespace)? {
             Target::Workload(workload) => Some((Arc::clone(workload), port, None)),
             Target::Service(service) => {
-                let client = Client { workload: self.flow.source, network: self.flow.network };
-                let choice = choose(self.snapshot, service, port, client, &mut self.draw).ok()?;
+                let choice = choose(self.snapshot, service, port, self.client(), &mut self.draw).ok()?;
                 Some((Arc::clone(choice.workload), choice.port, Some(Arc::clone(service))))
             }
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::endpoint::{Choice, Client, NoChoice, address_of, choose};
+use super::endpoint::{Choice, NoChoice, address_of, choose};
 use super::{Authority, HopKind, Planner, Refusal, Route, Unresolved, accepted, last_leg};
 use crate::service::{LoadBalancerMode, Service};
 use crate::workload::Workload;
@@ -24,8 +24,7 @@ impl Planner<'_> {
         if !service.ports.contains_key(&destination.port()) {
             return Err(Refusal::UnknownServicePort { service: service.key(), destination });
         }
-        let client = Client { workload: self.flow.source, network: self.flow.network };
-        let choice = choose(self.snapshot, service, destination.port(), client, &mut self.draw);
+        let choice = choose(self.snapshot, service, destination.port(), self.client(), &mut self.draw);
         let Choice { workload, port } = choice.map_err(|reason| match reason {
             NoChoice::NoneUsable => Refusal::NoHealthyEndpoint { service: service.key(), destination },
             NoChoice::NoGateway { network } => {

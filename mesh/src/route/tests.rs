@@ -24,12 +24,24 @@ fn placed(workload: Workload, place: &str, node: &str) -> Workload {
 }
 
 fn go_as(mesh: &Snapshot, source: &Workload, destination: &str, pick: u64) -> Result<Route, Refusal> {
+    go_without(mesh, source, destination, pick, &[])
+}
+
+/// As [`go_as`], after these workloads were tried in vain.
+fn go_without(
+    mesh: &Snapshot,
+    source: &Workload,
+    destination: &str,
+    pick: u64,
+    exclude: &[Arc<str>],
+) -> Result<Route, Refusal> {
     let flow = Flow {
         source,
         source_address: source.addresses[0],
         destination: socket(destination),
         network: "",
         pick,
+        exclude,
     };
     plan(mesh, &flow)
 }

@@ -72,7 +72,8 @@ fn mesh(balancer: LoadBalancer, endpoints: &[Workload]) -> Snapshot {
 /// The number of the endpoint that is taken.
 fn taken(mesh: &Snapshot, client: &Workload, pick: u64) -> Result<usize, Refusal> {
     let destination = socket("10.1.0.1:80");
-    let flow = Flow { source: client, source_address: ip("10.0.0.1"), destination, network: "", pick };
+    let flow =
+        Flow { source: client, source_address: ip("10.0.0.1"), destination, network: "", pick, exclude: &[] };
     match plan(mesh, &flow)? {
         Route::Tunnel { workload, .. } | Route::DoubleTunnel { workload, .. } => {
             Ok(workload.name.trim_start_matches('e').parse().unwrap())

@@ -20,6 +20,7 @@ fn outcomes(mesh: &Snapshot, from: &str, destination: &str) -> BTreeSet<String> 
         destination: socket(destination),
         network: "",
         pick,
+        exclude: &[],
     };
     (0..64)
         .map(|pick| match plan(mesh, &flow(pick)) {
@@ -224,7 +225,7 @@ fn a_service_entrys_weights_are_its_machines() {
         .filter(|pick| {
             let destination = socket("240.0.0.9:3306");
             let source_address = ip("10.1.0.30");
-            let flow = Flow { source, source_address, destination, network: "", pick: *pick };
+            let flow = Flow { source, source_address, destination, network: "", pick: *pick, exclude: &[] };
             matches!(plan(&mesh, &flow), Ok(Route::Direct { .. }))
         })
         .count();

@@ -209,7 +209,7 @@ proptest! {
         let mesh = said.mesh();
         let source = &said.workloads[from.index(said.workloads.len())];
         let source_address = source.addresses.first().copied().unwrap_or(ip("10.0.0.9"));
-        let flow = Flow { source, source_address, destination: wanted, network, pick };
+        let flow = Flow { source, source_address, destination: wanted, network, pick, exclude: &[] };
         let outcome = plan(&mesh, &flow);
         prop_assert_eq!(&outcome, &plan(&mesh, &flow), "the same question, another answer");
         let address = wanted.ip().to_canonical();
@@ -311,7 +311,14 @@ fn the_questions_are_about_something() {
     for pick in 0..4000 {
         let (said, destination) = strategy.new_tree(&mut runner).unwrap().current();
         let source = &said.workloads[0];
-        let flow = Flow { source, source_address: socket("10.0.0.9:1").ip(), destination, network: "", pick };
+        let flow = Flow {
+            source,
+            source_address: socket("10.0.0.9:1").ip(),
+            destination,
+            network: "",
+            pick,
+            exclude: &[],
+        };
         let kind = match plan(&said.mesh(), &flow) {
             Ok(Route::Passthrough { .. }) => "passthrough",
             Ok(Route::Direct { .. }) => "direct",

@@ -150,6 +150,60 @@ fn unhealthy_endpoints_are_left_out_unless_allowed() {
     assert_eq!(taken(&web(failover, [near_sick, placed(numbered(2), "r2/z/s", "n")])), ["e2"]);
 }
 
+/// The endpoints taken one after the other, each leaving out those before it, and how it ends.
+fn one_after_the_other(mesh: &Snapshot, destination: &str) -> (Vec<String>, String) {
+    let (mut taken, mut exclude) = (Vec::new(), Vec::new());
+    loop {
+        match go_without(mesh, &client(), destination, 7, &exclude) {
+            Ok(Route::Tunnel { workload, .. }) if !exclude.contains(&workload.uid) => {
+                taken.push(workload.name.to_string());
+                exclude.push(Arc::clone(&workload.uid));
+            }
+            Ok(_) => return (taken, "the same again".into()),
+            Err(refusal) => return (taken, refusal.to_string()),
+        }
+    }
+}
+
+#[test]
+fn what_was_tried_in_vain_is_not_taken_again() {
+    let all = || (1..=5).map(numbered);
+    let (mut taken, end) = one_after_the_other(&web(LoadBalancer::default(), all()), "10.1.0.1:80");
+    taken.sort_unstable();
+    assert_eq!(taken, ["e1", "e2", "e3", "e4", "e5"]);
+    assert_eq!(end, "no healthy upstream: 10.1.0.1:80");
+    // Farther ones come once the nearer are used up; where only near ones may be taken, none does.
+    let near = placed(numbered(1), "r1/z1/s1", "n1");
+    let far = placed(numbered(2), "r2/z1/s1", "n2");
+    let scopes = [Scope::Region];
+    for (mode, expected) in
+        [(LoadBalancerMode::Failover, &["e1", "e2"][..]), (LoadBalancerMode::Strict, &["e1"])]
+    {
+        let mesh = web(balancer(mode, &scopes), [near.clone(), far.clone()]);
+        assert_eq!(one_after_the_other(&mesh, "10.1.0.1:80").0, expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn instances_of_a_waypoint_are_tried_one_after_the_other_too() {
+    let waypoints = (1..=2).map(|n| numbered(n).serving("front", [(15008, 15008)]));
+    let front = Service { ports: ports([(15008, 15008)]), ..service("front", &["/10.1.0.9"]) };
+    let web = Service { waypoint: Some(gateway_by_host("front")), ..service("web", &["/10.1.0.1"]) };
+    let (mut taken, end) = one_after_the_other(&snapshot(waypoints, [front, web], []), "10.1.0.1:80");
+    taken.sort_unstable();
+    assert_eq!(taken, ["e1", "e2"]);
+    assert!(end.starts_with("no healthy waypoint"), "{end}");
+}
+
+#[test]
+fn an_address_of_its_own_is_not_chosen_so_nothing_takes_its_place() {
+    let mesh = snapshot([numbered(1)], [], []);
+    assert_eq!(
+        one_after_the_other(&mesh, "10.0.1.1:80"),
+        (vec!["e1".to_owned()], "the same again".to_owned())
+    );
+}
+
 #[test]
 fn which_port() {
     for (about, of_service, of_endpoint, expected) in [

@@ -20,7 +20,7 @@ pub struct Config {
     pub http2: Http2Config,
     /// Sharing of tunnels.
     pub pool: PoolConfig,
-    /// TCP keepalive of every socket.
+    /// How dead peers are noticed.
     pub keepalive: Keepalive,
     /// How two pods of this node are connected. Default: in a tunnel, as any two pods.
     pub same_node: SameNode,
@@ -31,9 +31,14 @@ pub struct Config {
     /// client's ports (28,232 by default) allow towards one destination; never more than a quarter of the limit of
     /// open files, since each takes up to two.
     pub max_connections_per_pod: usize,
+    /// Tunnels that one pod may take at once; never more than half of its connections. Default 10,000.
+    pub max_tunnels_per_pod: usize,
     /// Label sets of the traffic metrics; connections beyond are counted under labels that say `unknown`. Default
     /// 10,000, some 40 MB of text a scrape at most.
     pub max_label_sets: usize,
+    /// How long the label sets of a workload that is gone stay after they were used last. Default 10 minutes, so that what
+    /// was counted last is scraped.
+    pub label_release: Duration,
 }
 
 /// How long each step of a connection may take.
@@ -41,6 +46,11 @@ pub struct Config {
 pub struct Timeouts {
     /// A TCP connection being accepted. Default 10 s.
     pub connect: Duration,
+    /// An endpoint of a service taking the connection (for a tunnel that includes its own dial) while there is another
+    /// endpoint that may be tried instead. Default 3 s, enough for a SYN that is lost once.
+    pub endpoint: Duration,
+    /// Other endpoints being tried for one connection; the last one gets the time that its steps may take. Default 15 s.
+    pub retry: Duration,
     /// A certificate being issued while a connection waits for it. Default 10 s.
     pub certificate: Duration,
     /// A client of a tunnel beginning to speak. Default 5 s.
@@ -57,6 +67,17 @@ pub struct Timeouts {
     pub unknown_policy: Duration,
     /// A hostname-only destination being resolved. Default 5 s.
     pub resolve: Duration,
+    /// The first CONNECT on a tunnel that has arrived. Default 60 s.
+    pub first_request: Duration,
+    /// A tunnel that has arrived being unused. Default 10 minutes: the pools of peers give theirs up after 5.
+    pub unused_tunnel: Duration,
+    /// Nothing moving in either direction of a connection. Default none: that a connection is idle is no fault, and dead
+    /// peers are noticed by [`Keepalive`] and by the tunnel's PING.
+    pub idle: Option<Duration>,
+    /// Nothing moving in one direction after the other has ended. Default 1 hour, what kube-proxy gives such connections.
+    pub half_close: Option<Duration>,
+    /// An end not reading what is sent to it. Default 15 minutes.
+    pub stalled: Option<Duration>,
 }
 
 /// How tunnels are shared between connections.
@@ -68,15 +89,21 @@ pub struct PoolConfig {
     pub idle_release: Duration,
 }
 
-/// TCP keepalive (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`).
+/// How dead peers are noticed: TCP keepalive (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`) and `TCP_USER_TIMEOUT`, on
+/// every socket of the data path.
 #[derive(Debug, Clone, Copy)]
 pub struct Keepalive {
+    /// Whether idle connections are probed. Default yes.
+    pub enabled: bool,
     /// Idle time before the first probe. Default 180 s.
     pub time: Duration,
     /// Time between probes. Default 180 s.
     pub interval: Duration,
     /// Unanswered probes before the connection is dead. Default 9.
     pub retries: u32,
+    /// How long what was sent may stay unacknowledged before the connection is dead, whatever the probes say; a peer that
+    /// acknowledges but does not read is given as long. Default 15 minutes, what the kernel comes to by itself.
+    pub unacknowledged: Option<Duration>,
 }
 
 impl Default for Config {
@@ -91,7 +118,9 @@ impl Default for Config {
             same_node: SameNode::default(),
             max_handshakes: 1024,
             max_connections_per_pod: 20_000,
+            max_tunnels_per_pod: 10_000,
             max_label_sets: 10_000,
+            label_release: Duration::from_secs(600),
         }
     }
 }
@@ -100,6 +129,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(10),
+            endpoint: Duration::from_secs(3),
+            retry: Duration::from_secs(15),
             certificate: Duration::from_secs(10),
             first_bytes: Duration::from_secs(5),
             tls_handshake: Duration::from_secs(10),
@@ -108,6 +139,11 @@ impl Default for Timeouts {
             own_workload: Duration::from_secs(5),
             unknown_policy: Duration::from_secs(2),
             resolve: Duration::from_secs(5),
+            first_request: Duration::from_secs(60),
+            unused_tunnel: Duration::from_secs(600),
+            idle: None,
+            half_close: Some(Duration::from_secs(3600)),
+            stalled: Some(Duration::from_secs(900)),
         }
     }
 }
@@ -120,6 +156,12 @@ impl Default for PoolConfig {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { time: Duration::from_secs(180), interval: Duration::from_secs(180), retries: 9 }
+        Self {
+            enabled: true,
+            time: Duration::from_secs(180),
+            interval: Duration::from_secs(180),
+            retries: 9,
+            unacknowledged: Some(Duration::from_secs(900)),
+        }
     }
 }

@@ -4,11 +4,15 @@
 //! between reaches it either way.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mesh::{Connection, Identity};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::sync::Notify;
 
 use crate::error::ConnectionError;
@@ -56,6 +60,12 @@ struct Live {
     cut: Notify,
 }
 
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").field("live", &self.count()).finish_non_exhaustive()
+    }
+}
+
 /// A connection's place in the table; it leaves when this is dropped.
 pub(crate) struct Entry {
     table: Arc<Connections>,
@@ -75,6 +85,11 @@ impl Connections {
     /// What is there now.
     pub(crate) fn list(&self) -> Vec<ConnectionInfo> {
         self.live().values().map(|live| live.info.clone()).collect()
+    }
+
+    /// How many there are now.
+    pub(crate) fn count(&self) -> usize {
+        self.live().len()
     }
 
     /// Cuts those that are `forbidden` of all that policy applies to.
@@ -119,5 +134,19 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.table.live().remove(&self.key);
+    }
+}
+
+/// Tells how many connections the table holds.
+#[derive(Debug)]
+pub(crate) struct TableSize(pub(crate) Arc<Connections>);
+
+impl Collector for TableSize {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let size = ConstGauge::new(i64::try_from(self.0.count()).unwrap_or(i64::MAX));
+        let help = "Connections in the table of live connections";
+        let encoder =
+            encoder.encode_descriptor("culvert_connections_live", help, None, size.metric_type())?;
+        size.encode(encoder)
     }
 }

@@ -7,6 +7,7 @@ use mesh::DenyReason;
 
 use crate::hbone::ConnectError;
 use crate::relay::RelayError;
+use crate::tls::HandshakeError;
 
 /// Why a connection was refused, failed or was cut.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub(crate) enum ConnectionError {
     /// The client reset its stream before it was answered.
     #[error("the client gave up before it was answered: {0}")]
     Abandoned(Reason),
+    /// The application reset its connection before there was a way on.
+    #[error("the application gave up before it was connected")]
+    GaveUp,
 }
 
 /// The `response_flags` label.
@@ -42,10 +46,22 @@ pub(crate) enum Flag {
     Connect,
     TlsFailure,
     Http2Handshake,
+    NetworkPolicy,
     Identity,
 }
 
 impl Flag {
+    /// Every flag.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::None,
+        Self::Deny,
+        Self::Connect,
+        Self::TlsFailure,
+        Self::Http2Handshake,
+        Self::NetworkPolicy,
+        Self::Identity,
+    ];
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::None => "-",
@@ -53,6 +69,7 @@ impl Flag {
             Self::Connect => "CONNECT",
             Self::TlsFailure => "TLS_FAILURE",
             Self::Http2Handshake => "H2_HANDSHAKE_FAILURE",
+            Self::NetworkPolicy => "NETWORK_POLICY",
             Self::Identity => "IDENTITY_ERROR",
         }
     }
@@ -63,11 +80,14 @@ impl ConnectionError {
     pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::Denied(_) | Self::WorkloadGone | Self::PolicyChange => Flag::Deny,
-            Self::Connect(ConnectError::Certificate(_)) => Flag::Identity,
+            Self::Connect(
+                ConnectError::Certificate(_) | ConnectError::Tls(HandshakeError::OwnCertificate(_)),
+            ) => Flag::Identity,
+            Self::Connect(ConnectError::Blocked(_)) => Flag::NetworkPolicy,
             Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
             Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
             Self::Connect(_) => Flag::Connect,
-            Self::Relay(_) | Self::ClientGone(_) | Self::Abandoned(_) => Flag::None,
+            Self::Relay(_) | Self::ClientGone(_) | Self::Abandoned(_) | Self::GaveUp => Flag::None,
         }
     }
 
@@ -89,7 +109,8 @@ impl ConnectionError {
             | Self::Connect(_)
             | Self::Relay(_)
             | Self::ClientGone(_)
-            | Self::Abandoned(_) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Abandoned(_)
+            | Self::GaveUp => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

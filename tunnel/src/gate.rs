@@ -17,6 +17,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config::Config;
 use crate::pod::{Listeners, Pod};
 use crate::scope::canonical;
 use crate::telemetry::Metrics;
@@ -34,6 +35,8 @@ pub(crate) type Place = OwnedSemaphorePermit;
 pub(crate) enum Unwelcome {
     /// The pod has as many as it may have.
     Full,
+    /// The pod has as many tunnels as it may have.
+    Tunnels,
     /// It goes to a listener of ours, or to loopback, which is never captured.
     Listener,
     /// Its other end is a socket that we dialled ourselves.
@@ -44,6 +47,7 @@ impl fmt::Display for Unwelcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Full => "the pod has as many connections as one pod may have",
+            Self::Tunnels => "the pod has as many tunnels as one pod may have",
             Self::Listener => "it was made to the agent's own listener",
             Self::Ourselves => "it was made by the agent itself",
         })
@@ -54,6 +58,7 @@ impl EncodeLabelValue for Unwelcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         let label = match self {
             Self::Full => "full",
+            Self::Tunnels => "tunnels",
             Self::Listener => "listener",
             Self::Ourselves => "ourselves",
         };
@@ -71,6 +76,7 @@ pub(crate) struct Reason {
 pub(crate) struct Gate {
     pod: String,
     places: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
     listeners: Vec<SocketAddr>,
     /// Both ends of every socket we have dialled for the pod, ours first. No more than there are places, and tunnels.
     dialled: Mutex<HashSet<(SocketAddr, SocketAddr)>>,
@@ -86,12 +92,16 @@ struct Told {
 }
 
 impl Gate {
-    pub(crate) fn new(pod: &Pod, listeners: &Listeners, places: usize, metrics: &Metrics) -> Self {
+    pub(crate) fn new(pod: &Pod, listeners: &Listeners, config: &Config, metrics: &Metrics) -> Self {
+        let places = config.max_connections_per_pod;
+        // A tunnel takes a place, and so does each stream on it.
+        let tunnels = config.max_tunnels_per_pod.min(places / 2).max(1);
         let all = listeners.outbound.iter().chain(&listeners.plaintext).chain(&listeners.hbone);
         let addresses = all.filter_map(|listener| listener.local_addr().ok()).map(canonical);
         Self {
             pod: format!("{pod:?}"),
             places: Arc::new(Semaphore::new(places)),
+            tunnels: Arc::new(Semaphore::new(tunnels)),
             listeners: addresses.collect(),
             dialled: Mutex::default(),
             metrics: metrics.clone(),
@@ -101,9 +111,18 @@ impl Gate {
 
     /// A place for one more connection, if there is one.
     pub(crate) fn place(&self, source: SocketAddr) -> Option<Place> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok();
+        self.take(&self.places, source, Unwelcome::Full)
+    }
+
+    /// A place for one more tunnel among those that arrive, if there is one.
+    pub(crate) fn tunnel(&self, source: SocketAddr) -> Option<Place> {
+        self.take(&self.tunnels, source, Unwelcome::Tunnels)
+    }
+
+    fn take(&self, from: &Arc<Semaphore>, source: SocketAddr, without: Unwelcome) -> Option<Place> {
+        let place = Arc::clone(from).try_acquire_owned().ok();
         if place.is_none() {
-            self.tell(Unwelcome::Full, source);
+            self.tell(without, source);
         }
         place
     }

@@ -12,6 +12,7 @@ mod keepalive;
 pub(crate) mod pool;
 pub(crate) mod server;
 mod traceparent;
+mod usage;
 
 use std::time::Duration;
 
@@ -72,4 +73,6 @@ pub(crate) struct HboneStream {
     pub(crate) send: SendStream<Buffer>,
     pub(crate) recv: RecvStream,
     _lease: Option<pool::Lease>,
+    /// Its place on the tunnel if the peer opened it.
+    _in_use: Option<usage::InUse>,
 }

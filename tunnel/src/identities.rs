@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::time::timeout;
 
 use crate::hbone::ConnectError;
-use crate::tls::{Certificate, CertificateProvider, Configs, HandshakeError};
+use crate::tls::{Certificate, CertificateError, CertificateProvider, Configs};
 
 /// All identities of the node that are in use.
 pub(crate) struct Identities {
@@ -61,11 +61,20 @@ impl User {
         Ok(self.identities.configs.client(identity, &certificate, accepted)?)
     }
 
+    /// Waits until there is a certificate to dial with as `identity`.
+    pub(crate) async fn ready(&self, identity: &Identity) -> Result<(), ConnectError> {
+        self.certificate(identity).await.map(drop)
+    }
+
     async fn certificate(&self, identity: &Identity) -> Result<Arc<Certificate>, ConnectError> {
         self.count(identity);
         let limit = self.identities.limit;
         let issued = timeout(limit, self.identities.provider.certificate(identity)).await;
-        Ok(issued.map_err(|_| HandshakeError::Timeout(limit))??)
+        let late = |_| CertificateError {
+            identity: identity.clone(),
+            reason: format!("it was not issued within {limit:?}").into(),
+        };
+        Ok(issued.map_err(late)??)
     }
 
     fn count(&self, identity: &Identity) {

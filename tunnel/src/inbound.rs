@@ -60,22 +60,20 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     if let Some(taken) = scope.served.offers.take(source, connected) {
         return Box::pin(same_node::serve(scope, captured, taken)).await;
     }
+    let Some(_tunnel) = scope.served.gate.tunnel(source) else { return relay::reset(captured.stream) };
     let (client, tls, _place) = match handshake(&scope, captured).await {
         Ok(proven) => proven,
-        Err(reason) => return failed(Reporter::Destination, source, connected, &reason),
+        Err(reason) => {
+            scope.shared.metrics.reasons.tunnel_refused(reason.label());
+            return failed(Reporter::Destination, source, connected, &reason);
+        }
     };
     let shared = Arc::clone(&scope.shared);
     let serving = scope.served.serving.clone();
     let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls };
-    let served = server::serve(
-        tls,
-        &shared.config.http2,
-        shared.config.timeouts.http2_handshake,
-        serving,
-        |request| {
-            tokio::spawn(arrival.clone().connect(Request::Stream(request)));
-        },
-    );
+    let served = server::serve(tls, &shared.config.http2, &shared.config.timeouts, serving, |request| {
+        tokio::spawn(arrival.clone().connect(Request::Stream(request)));
+    });
     match served.await {
         Ok(()) => {}
         // Peers close their sockets without the goodbyes of TLS and HTTP/2: that is how tunnels end.
@@ -101,6 +99,20 @@ enum Unaccepted {
     Io(#[from] io::Error),
 }
 
+impl Unaccepted {
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Connect(ConnectError::Certificate(_)) => "certificate",
+            Self::Connect(_) => "tls",
+            Self::UnknownSelf(_) => "unknown_workload",
+            Self::Busy => "busy",
+            Self::Silent(_) => "silent",
+            Self::Loopback(_) => "loopback",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
 impl From<HandshakeError> for Unaccepted {
     fn from(error: HandshakeError) -> Self {
         Self::Connect(error.into())
@@ -114,6 +126,7 @@ async fn handshake(
     let Captured { place, stream, original_destination, .. } = captured;
     let shared = &scope.shared;
     let limits = &shared.config.timeouts;
+    socket::abort_on_drop(&stream, true);
     let own = scope.own_workload().await?.identity();
     // Who keeps silent takes nobody's turn.
     let silent = |_| Unaccepted::Silent(limits.first_bytes);
@@ -130,6 +143,7 @@ async fn handshake(
         .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?;
     let tls = accepted.map_err(|(error, stream)| {
         // The alert that says what is wrong is on its way.
+        socket::abort_on_drop(&stream, false);
         tokio::spawn(socket::part(stream));
         HandshakeError::from(error)
     })?;
@@ -137,6 +151,7 @@ async fn handshake(
     if original_destination.ip().is_loopback() && client != own {
         return Err(Unaccepted::Loopback(client));
     }
+    socket::abort_on_drop(tls.get_ref().0, false);
     Ok((client, tls, place))
 }
 
@@ -163,6 +178,7 @@ impl Arrival {
         let destination = match destination {
             Ok(destination) => destination,
             Err(refusal) => {
+                shared.metrics.reasons.request_refused(&refusal);
                 failed(Reporter::Destination, self.source, self.connected, &refusal);
                 return request.refuse(status(&refusal));
             }
@@ -194,7 +210,7 @@ impl Arrival {
         // Should policy change meanwhile, the relay is cut before its first byte.
         let result = match unless_gone(&mut request, app).await {
             Ok((app, _link)) => match request.accept(&own) {
-                Ok(far) => relay::run(app, far, record.counters(), entry.cut()).await,
+                Ok(far) => relay::run(app, far, record.counters(), shared.limits(), entry.cut()).await,
                 Err(error) => Err(error),
             },
             Err(error) => {

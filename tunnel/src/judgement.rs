@@ -106,15 +106,21 @@ impl Judged {
 }
 
 /// Judges live connections after every publish, for as long as the data path exists. Publishes that come while one is
-/// being worked on are taken together.
+/// being worked on are taken together. Now and then it also forgets the labels of workloads that are gone.
 pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
     let (wake, changes) = sync_channel::<()>(1);
     let weak = Arc::downgrade(shared);
+    // What is unused is found within half as long again.
+    let period = shared.config.label_release / 2;
     std::thread::Builder::new().name("culvert-judge".into()).spawn(move || {
-        let mut due = None;
-        while wait(&changes, due) {
+        let (mut due, mut sweep) = (None, Instant::now() + period);
+        while wait(&changes, due.map_or(sweep, |due: Instant| due.min(sweep))) {
             let Some(shared) = weak.upgrade() else { return };
             due = judge_all(&shared);
+            if sweep <= Instant::now() {
+                shared.metrics.release(shared.config.label_release, &shared.store.load());
+                sweep = Instant::now() + period;
+            }
         }
     })?;
     shared.store.subscribe(Box::new(move || {
@@ -124,15 +130,10 @@ pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for a change, or until one is due without; `false` when none will come any more.
-fn wait(changes: &Receiver<()>, due: Option<Instant>) -> bool {
-    match due {
-        Some(due) => {
-            let left = due.saturating_duration_since(Instant::now());
-            changes.recv_timeout(left) != Err(RecvTimeoutError::Disconnected)
-        }
-        None => changes.recv().is_ok(),
-    }
+/// Waits for a change, or until something is due without; `false` when none will come any more.
+fn wait(changes: &Receiver<()>, due: Instant) -> bool {
+    let left = due.saturating_duration_since(Instant::now());
+    changes.recv_timeout(left) != Err(RecvTimeoutError::Disconnected)
 }
 
 /// Returns when time alone will change something.

@@ -53,7 +53,7 @@ pub use relay::RelayError;
 pub use same_node::SameNode;
 pub use tls::{Certificate, CertificateError, CertificateProvider, HandshakeError};
 
-use connections::Connections;
+use connections::{Connections, TableSize};
 use gate::Place;
 use hbone::client::Connector;
 use hbone::pool::Pool;
@@ -81,6 +81,8 @@ impl Tunnel {
         registry: &mut Registry,
     ) -> io::Result<Self> {
         config.max_connections_per_pod = gate::connections_per_pod(config.max_connections_per_pod);
+        let connections = Arc::new(Connections::default());
+        registry.register_collector(Box::new(TableSize(Arc::clone(&connections))));
         let (publish, published) = watch::channel(());
         store.subscribe(Box::new(move || publish.send_modify(|()| {})));
         let shared = Arc::new(Shared {
@@ -90,7 +92,7 @@ impl Tunnel {
             config,
             store,
             published,
-            connections: Arc::new(Connections::default()),
+            connections,
             pods: Mutex::default(),
         });
         judgement::follow_changes(&shared)?;

@@ -3,8 +3,10 @@
 //! Invariant: what the mesh knows leaves as the plan says or not at all; a refusal or a failed dial closes
 //! the pod's connection with RST, so that the application learns of it at once.
 
+pub(crate) mod attempts;
+
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh::route::Unresolved;
@@ -24,10 +26,7 @@ use crate::same_node::{self, Made, Wanted};
 use crate::scope::{Captured, Scope};
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
 
-/// Endpoints of a service that are tried for one connection.
-const ATTEMPTS: usize = 3;
-/// How often an endpoint is drawn in the hope of one that was not tried.
-const DRAWS: usize = 24;
+use self::attempts::{Attempts, Failed, Next, Tried};
 
 /// Where a connection goes, as far as this build can take it.
 struct Hop {
@@ -61,8 +60,9 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     if probe::is_probe(original_destination) {
         return probe::answer(stream).await;
     }
+    let way = Way { source, original_destination };
     let planned = match scope.own_workload().await {
-        Ok(own) => match plan(&scope, &own, source, original_destination).await {
+        Ok(own) => match plan(&scope, &own, way, &Tried::default()).await {
             Ok(hop) => Ok((own, hop)),
             Err(reason) => Err((Some(own), reason)),
         },
@@ -76,7 +76,7 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
             return relay::reset(stream);
         }
     };
-    carry(&scope, &own, hop, stream, Way { source, original_destination }).await;
+    carry(&scope, &own, hop, stream, way).await;
 }
 
 /// The two addresses the application sees.
@@ -86,10 +86,11 @@ struct Way {
     original_destination: SocketAddr,
 }
 
-/// Dials and relays. An endpoint of a service that cannot be reached is replaced by another one: the
-/// application has got nothing through yet. Each attempt is logged and counted as what it was.
+/// Connects and relays. What is told of each attempt is what became of it, and of the last one what became of the
+/// connection.
 async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStream, way: Way) {
-    let mut tried = Vec::new();
+    let shared = &scope.shared;
+    let mut attempts = Attempts::new(&shared.config.timeouts);
     loop {
         let made = direct(scope, own, way.source, &hop).await;
         let transport = match (&made, &hop.tunnel) {
@@ -106,66 +107,39 @@ async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStre
             hbone: transport == Transport::MutualTls,
             identity: None,
         };
-        let _entry = scope.shared.connections.enter(info, None);
-        let record = Record::open(&scope.shared.metrics, details(own, way.source, &hop, transport));
-        let dialled = match made {
-            Some(made) => {
-                let answered = made.answered(scope.shared.config.timeouts.answer).await;
-                answered.map(|(stream, link)| (Far::Tcp(stream), Some(link)))
-            }
-            None => dial(scope, own, way.source, &hop).await,
-        };
-        let error = match dialled {
+        let _entry = shared.connections.enter(info, None);
+        let record = Record::open(&shared.metrics, details(own, way.source, &hop, transport));
+        match Box::pin(attempts.connect(scope, own, way, Next { hop: &hop, made }, &stream)).await {
             Ok((far, _link)) => {
-                let never = pending::<ConnectionError>();
-                let result = relay::run(stream, far, record.counters(), never).await;
+                let result =
+                    relay::run(stream, far, record.counters(), shared.limits(), pending::<ConnectionError>())
+                        .await;
                 return record.finish(result.as_ref().err());
             }
-            Err(error) => error,
-        };
-        tried.push(hop.address);
-        let another = match hop.service {
-            Some(_) if error.is_unreachable() => elsewhere(scope, own, way, &tried).await,
-            _ => None,
-        };
-        record.finish(Some(&error.into()));
-        match another {
-            Some(another) => hop = another,
-            None => return relay::reset(stream),
+            Err(Failed { error, another }) => {
+                record.finish(Some(&error));
+                match another {
+                    Some(another) => hop = another,
+                    None => return relay::reset(stream),
+                }
+            }
         }
     }
 }
 
-/// Another endpoint than those tried, if there is one to be drawn and patience is left.
-async fn elsewhere(scope: &Scope, own: &Workload, way: Way, tried: &[SocketAddr]) -> Option<Hop> {
-    if tried.len() >= ATTEMPTS {
-        return None;
-    }
-    for _ in 0..DRAWS {
-        let hop = plan(scope, own, way.source, way.original_destination).await.ok()?;
-        if !tried.contains(&hop.address) {
-            return Some(hop);
-        }
-    }
-    None
-}
-
-async fn plan(
-    scope: &Scope,
-    own: &Workload,
-    source: SocketAddr,
-    destination: SocketAddr,
-) -> Result<Hop, Unroutable> {
+/// Where a connection goes, after some have been `tried` in vain.
+async fn plan(scope: &Scope, own: &Workload, way: Way, tried: &Tried) -> Result<Hop, Unroutable> {
     let flow = Flow {
         source: own,
-        source_address: source.ip(),
-        destination,
+        source_address: way.source.ip(),
+        destination: way.original_destination,
         network: &scope.shared.config.network,
         pick: rand::random(),
+        exclude: &tried.workloads,
     };
     let route = mesh::plan(&scope.shared.store.load(), &flow).map_err(Unroutable::from);
     let route = match route {
-        Ok(Route::Resolve(unresolved)) => resolve(scope, &unresolved, flow.pick).await,
+        Ok(Route::Resolve(unresolved)) => resolve(scope, &unresolved, flow.pick, &tried.addresses).await,
         other => other,
     };
     route.and_then(Hop::try_from)
@@ -196,8 +170,14 @@ impl TryFrom<Route> for Hop {
     }
 }
 
-/// Finds the address of a destination that has only a name, with the node's resolver.
-async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Route, Unroutable> {
+/// Finds the address of a destination that has only a name, with the node's resolver: one that was not tried, if there is
+/// one.
+async fn resolve(
+    scope: &Scope,
+    unresolved: &Unresolved,
+    pick: u64,
+    tried: &[SocketAddr],
+) -> Result<Route, Unroutable> {
     let fault = |reason: String| Unroutable::Unresolved(Arc::clone(&unresolved.hostname), reason);
     let lookup = tokio::net::lookup_host((&*unresolved.hostname, unresolved.port));
     let addresses = timeout(scope.shared.config.timeouts.resolve, lookup)
@@ -205,7 +185,10 @@ async fn resolve(scope: &Scope, unresolved: &Unresolved, pick: u64) -> Result<Ro
         .map_err(|_| fault("the resolver took too long".into()))?
         .map_err(|error| fault(error.to_string()))?;
     let addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
-    let chosen = unresolved.choose(&addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
+    let was_tried = |address: &IpAddr| tried.iter().any(|tried| tried.ip() == *address);
+    let fresh: Vec<_> = addresses.iter().copied().filter(|address| !was_tried(address)).collect();
+    let addresses = if fresh.is_empty() { &addresses } else { &fresh };
+    let chosen = unresolved.choose(addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
     Ok(unresolved.at(chosen)?)
 }
 

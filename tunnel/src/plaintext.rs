@@ -43,7 +43,9 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     };
     // Should policy change meanwhile, the relay is cut before its first byte.
     let result = match app.await {
-        Ok((app, _link)) => relay::run(app, Far::Tcp(captured.stream), record.counters(), entry.cut()).await,
+        Ok((app, _link)) => {
+            relay::run(app, Far::Tcp(captured.stream), record.counters(), shared.limits(), entry.cut()).await
+        }
         Err(error) => {
             relay::reset(captured.stream);
             Err(error)

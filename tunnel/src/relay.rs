@@ -3,10 +3,11 @@
 //! Owns both ends until they have ended. Invariants: bytes arrive in order, unchanged, or not at all; a
 //! finished direction is passed on as such while the other goes on (half-close); a reset stays a reset:
 //! a TCP RST becomes RST_STREAM(CONNECT_ERROR) in the tunnel (RFC 9113 §8.5) and the other way round,
-//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer.
+//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer; one that outlives its limits is cut.
 
 mod buffer;
 mod counters;
+mod limits;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use bytes::Buf;
 use h2::{Reason, RecvStream, SendStream};
@@ -21,8 +23,10 @@ use tokio::net::TcpStream;
 
 pub(crate) use buffer::Buffer;
 pub(crate) use counters::{Counters, Meter};
-pub(crate) use tcp::{reset, write};
+pub(crate) use tcp::{reset, reset_by_peer, write};
 
+use self::limits::{Lane, exceeded};
+use crate::config::Timeouts;
 use crate::hbone::HboneStream;
 
 /// Why a relay ended before both directions were finished.
@@ -37,6 +41,15 @@ pub enum RelayError {
     /// The connection that carries the stream is gone.
     #[error("tunnel lost: {0}")]
     TunnelLost(h2::Error),
+    /// Nothing has moved in either direction.
+    #[error("connection idle for longer than {0:?}")]
+    Idle(Duration),
+    /// One direction has ended, and nothing came in the other one.
+    #[error("half-closed connection idle for longer than {0:?}")]
+    HalfClosed(Duration),
+    /// One end does not read what is sent to it.
+    #[error("the receiver took nothing for longer than {0:?}")]
+    Stalled(Duration),
 }
 
 impl RelayError {
@@ -47,7 +60,7 @@ impl RelayError {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }
             Self::StreamReset(_) => true,
-            Self::TunnelLost(_) => false,
+            Self::TunnelLost(_) | Self::Idle(_) | Self::HalfClosed(_) | Self::Stalled(_) => false,
         }
     }
 }
@@ -71,19 +84,23 @@ impl Far {
     }
 }
 
-/// Relays until both directions have ended, one end breaks, or `cut` completes with an error of its own.
+/// Relays until both directions have ended, one end breaks, a limit is exceeded, or `cut` completes with an error of its
+/// own.
 ///
 /// `counters` counts what `near` sent and received. On anything but a clean end both ends are reset.
 pub(crate) async fn run<E: From<RelayError>>(
     near: TcpStream,
     mut far: Far,
     counters: &Counters,
+    limits: &Timeouts,
     cut: impl Future<Output = E>,
 ) -> Result<(), E> {
+    let lanes = [Lane::default(), Lane::default()];
     let result = tokio::select! {
         biased;
         error = cut => Err(error),
-        result = both_ways(&near, &mut far, counters) => result.map_err(E::from),
+        result = both_ways(&near, &mut far, counters, &lanes) => result.map_err(E::from),
+        error = exceeded(limits, &lanes) => Err(error.into()),
     };
     if result.is_err() {
         tcp::reset(near);
@@ -92,13 +109,20 @@ pub(crate) async fn run<E: From<RelayError>>(
     result
 }
 
-async fn both_ways(near: &TcpStream, far: &mut Far, counters: &Counters) -> Result<(), RelayError> {
+async fn both_ways(
+    near: &TcpStream,
+    far: &mut Far,
+    counters: &Counters,
+    [there, back]: &[Lane; 2],
+) -> Result<(), RelayError> {
+    let (there, back) =
+        (Track { meter: &counters.sent, lane: there }, Track { meter: &counters.received, lane: back });
     match far {
         Far::Tcp(far) => {
             let far = &*far;
             join(
-                pin!(tcp_to_tcp(near, far, &counters.sent)),
-                pin!(tcp_to_tcp(far, near, &counters.received)),
+                pin!(tcp_to_tcp(near, far, there)),
+                pin!(tcp_to_tcp(far, near, back)),
                 pin!(async { tcp::broken(near).await.into() }),
                 pin!(async { tcp::broken(far).await.into() }),
             )
@@ -106,8 +130,8 @@ async fn both_ways(near: &TcpStream, far: &mut Far, counters: &Counters) -> Resu
         }
         Far::Stream(stream) => {
             join(
-                pin!(tcp_to_stream(near, &mut stream.send, &counters.sent)),
-                pin!(stream_to_tcp(&mut stream.recv, near, &counters.received)),
+                pin!(tcp_to_stream(near, &mut stream.send, there)),
+                pin!(stream_to_tcp(&mut stream.recv, near, back)),
                 pin!(async { tcp::broken(near).await.into() }),
                 pin!(pending()),
             )
@@ -137,18 +161,26 @@ async fn join(
     Ok(())
 }
 
-async fn tcp_to_tcp(from: &TcpStream, to: &TcpStream, meter: &Meter) -> Result<(), RelayError> {
+/// Where a direction notes what it does.
+#[derive(Clone, Copy)]
+struct Track<'a> {
+    meter: &'a Meter,
+    lane: &'a Lane,
+}
+
+async fn tcp_to_tcp(from: &TcpStream, to: &TcpStream, track: Track<'_>) -> Result<(), RelayError> {
     while let Some(buffer) = tcp::read(from).await? {
-        meter.add(buffer.remaining());
-        tcp::write(to, buffer).await?;
+        track.meter.add(buffer.remaining());
+        tcp::pass(to, buffer, track.lane).await?;
     }
+    track.lane.done();
     Ok(tcp::finish(to)?)
 }
 
 async fn tcp_to_stream(
     from: &TcpStream,
     to: &mut SendStream<Buffer>,
-    meter: &Meter,
+    Track { meter, lane }: Track<'_>,
 ) -> Result<(), RelayError> {
     loop {
         let buffer = tokio::select! {
@@ -156,11 +188,13 @@ async fn tcp_to_stream(
             reason = poll_fn(|cx| to.poll_reset(cx)) => return ended(reason),
         };
         let Some(buffer) = buffer else {
+            lane.done();
             return to.send_data(Buffer::default(), true).map_err(RelayError::TunnelLost);
         };
         meter.add(buffer.remaining());
         to.reserve_capacity(buffer.remaining());
         while to.capacity() == 0 {
+            lane.blocked();
             match poll_fn(|cx| to.poll_capacity(cx)).await {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return ended(Err(error)),
@@ -171,10 +205,15 @@ async fn tcp_to_stream(
         if let Err(error) = to.send_data(buffer, false) {
             return ended(Err(error));
         }
+        lane.moved();
     }
 }
 
-async fn stream_to_tcp(from: &mut RecvStream, to: &TcpStream, meter: &Meter) -> Result<(), RelayError> {
+async fn stream_to_tcp(
+    from: &mut RecvStream,
+    to: &TcpStream,
+    Track { meter, lane }: Track<'_>,
+) -> Result<(), RelayError> {
     while let Some(data) = from.data().await {
         let data = match data {
             Ok(data) => data,
@@ -185,9 +224,10 @@ async fn stream_to_tcp(from: &mut RecvStream, to: &TcpStream, meter: &Meter) -> 
         };
         let length = data.len();
         meter.add(length);
-        tcp::write(to, data).await?;
+        tcp::pass(to, data, lane).await?;
         from.flow_control().release_capacity(length).map_err(RelayError::TunnelLost)?;
     }
+    lane.done();
     Ok(tcp::finish(to)?)
 }
 

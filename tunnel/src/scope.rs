@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use crate::config::Config;
+use crate::config::{Config, Timeouts};
 use crate::connections::Connections;
 use crate::gate::Place;
 use crate::hbone::pool::Pool;
@@ -73,6 +73,11 @@ impl Shared {
     /// How sockets are connected.
     pub(crate) fn dialer(&self) -> Dialer {
         Dialer { limit: self.config.timeouts.connect, keepalive: self.config.keepalive }
+    }
+
+    /// For how long a relay may go on in which nothing moves.
+    pub(crate) fn limits(&self) -> &Timeouts {
+        &self.config.timeouts
     }
 
     /// Enters a pod among those that are served.

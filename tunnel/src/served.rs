@@ -52,7 +52,7 @@ impl Served {
     ) -> Self {
         Self {
             number: STARTS.fetch_add(1, Ordering::Relaxed),
-            gate: Arc::new(Gate::new(&pod, listeners, config.max_connections_per_pod, metrics)),
+            gate: Arc::new(Gate::new(&pod, listeners, config, metrics)),
             policies: PolicyList::new(config.timeouts.unknown_policy),
             handshakes: Semaphore::new((config.max_handshakes / HANDSHAKE_SHARE).max(1)),
             user: User::new(Arc::clone(identities)),

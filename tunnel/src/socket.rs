@@ -17,17 +17,28 @@ use crate::served::Served;
 /// How long a peer has to read why it is refused.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Turns Nagle off and keepalive on. A socket that refuses (it may be reset already) is as good without.
+/// Turns Nagle off and has the kernel notice dead peers. A socket that refuses (it may be reset already) is as good without.
 pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
+    let probes = TcpKeepalive::new()
         .with_time(keepalive.time)
         .with_interval(keepalive.interval)
         .with_retries(keepalive.retries);
-    let options = [socket.set_tcp_nodelay(true), socket.set_tcp_keepalive(&keepalive)];
+    let options = [
+        socket.set_tcp_nodelay(true),
+        socket.set_tcp_user_timeout(keepalive.unacknowledged),
+        if keepalive.enabled { socket.set_tcp_keepalive(&probes) } else { Ok(()) },
+    ];
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "socket option refused");
     }
+}
+
+/// Whether the connection ends with a RST when it is dropped. For as long as a client has proven nothing, what it leaves
+/// behind should not occupy the kernel either, which would wait a minute for its goodbye.
+pub(crate) fn abort_on_drop(stream: &TcpStream, abort: bool) {
+    // Without the option the close is a close in good order.
+    let _ = SockRef::from(stream).set_linger(abort.then_some(Duration::ZERO));
 }
 
 /// Ends a connection so that the peer gets to read what was written last. To close it with unread input
@@ -147,5 +158,34 @@ impl Dialer {
         }
         tune(&stream, self.keepalive);
         Ok((stream, link))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_option_is_set_and_none_that_is_off() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stream, _accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let stream = stream.unwrap();
+        let socket = SockRef::from(&stream);
+        let off = Keepalive { enabled: false, unacknowledged: None, ..Keepalive::default() };
+        tune(&stream, off);
+        assert!(!socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), None);
+        tune(&stream, Keepalive { retries: 4, ..Keepalive::default() });
+        let (time, interval) =
+            (socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap());
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        assert_eq!(
+            (time.as_secs(), interval.as_secs(), socket.tcp_keepalive_retries().unwrap()),
+            (180, 180, 4)
+        );
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(900)));
     }
 }

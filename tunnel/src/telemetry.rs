@@ -1,12 +1,15 @@
 //! What is told of each connection: one access-log record and the `istio_tcp_*` metrics.
 //!
 //! Names, labels, words and orders are those that dashboards and log parsers of ambient meshes read.
-//! Invariant: a connection that is counted as opened is counted as closed, once, however it ends.
+//! Invariants: a connection that is counted as opened is counted as closed, once, however it ends; the number of series is
+//! bounded, and those of workloads that are gone go.
 
 mod dry_run;
+mod known;
 mod labels;
 mod metrics;
 mod party;
+mod reasons;
 mod record;
 mod same_node;
 #[cfg(test)]

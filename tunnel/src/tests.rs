@@ -10,6 +10,7 @@ mod pool;
 mod refuse;
 mod release;
 mod resets;
+mod retry;
 mod same_node;
 mod service;
 mod world;

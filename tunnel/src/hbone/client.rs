@@ -64,7 +64,11 @@ impl Connector {
         served: &Served,
     ) -> Result<(SendRequest<Buffer>, Connection, Link), ConnectError> {
         let config = served.user.client(&key.source, &key.accepted).await?;
-        let (tcp, link) = self.dialer.to_network(served, key.next_hop).await?;
+        let (tcp, link) =
+            self.dialer.to_network(served, key.next_hop).await.map_err(|error| match error {
+                ConnectError::Timeout(limit) => ConnectError::Blocked(limit),
+                error => error,
+            })?;
         let name = ServerName::from(key.next_hop.ip());
         let tls = timeout(self.timeouts.tls_handshake, TlsConnector::from(config).connect(name, tcp))
             .await

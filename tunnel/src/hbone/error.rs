@@ -17,6 +17,9 @@ pub enum ConnectError {
     /// The TCP connection was not accepted in time.
     #[error("connection timed out after {0:?}")]
     Timeout(Duration),
+    /// The port for tunnels did not answer in time, as when a firewall drops what it gets.
+    #[error("connection timed out after {0:?}: a NetworkPolicy may block port 15008 of the peer")]
+    Blocked(Duration),
     /// There is no certificate to show.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -53,12 +56,5 @@ impl From<h2::Error> for ConnectError {
             }
             _ => Self::Http2(error.to_string().into()),
         }
-    }
-}
-
-impl ConnectError {
-    /// Whether the peer was never spoken to, so that another endpoint may serve as well.
-    pub(crate) fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Io(_) | Self::Timeout(_) | Self::Tls(_) | Self::Http2(_))
     }
 }

@@ -3,9 +3,9 @@
 //! Only well-formed CONNECT requests get out of here; anything else is answered with 400. Whoever takes a
 //! [`ConnectRequest`] answers it, with [`ConnectRequest::accept`] or [`ConnectRequest::refuse`]; dropping it
 //! resets the stream. A client may open streams and reset them faster than they are worked on: no more wait for their
-//! answer than may be open, the rest is answered with 503.
+//! answer than may be open, the rest is answered with 503. A tunnel on which nobody asks for anything is closed.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,11 +16,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use mesh::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::baggage::Baggage;
 use super::forwarded::Forwarded;
+use super::usage::{InUse, Usage};
 use super::{BAGGAGE, FORWARDED, HboneStream, Http2Config, TRACEPARENT, Traceparent, keepalive};
+use crate::config::Timeouts;
 use crate::relay::Buffer;
 
 /// Why serving a connection ended other than by the client's leaving.
@@ -32,20 +34,27 @@ pub(crate) enum ServeError {
     Handshake(Duration),
     #[error("the client stopped answering")]
     Lost,
+    #[error("the client does not leave a tunnel that was closed for being unused")]
+    Lingering,
 }
 
+/// How long a client may take to leave an unused tunnel after it was told to.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 /// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`. When the sender of
-/// `serving` is gone the client is told to open no more streams here; those that are there go on.
+/// `serving` is gone the client is told to open no more streams here; those that are there go on. So it is when it has had no
+/// stream for too long; then nothing is left to go on, and the connection is closed.
 pub(crate) async fn serve<T>(
     io: T,
     config: &Http2Config,
-    handshake: Duration,
+    limits: &Timeouts,
     mut serving: watch::Receiver<()>,
     mut on_request: impl FnMut(ConnectRequest),
 ) -> Result<(), ServeError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let handshake = limits.http2_handshake;
     let accepting = Builder::new()
         .initial_window_size(config.stream_window)
         .initial_connection_window_size(config.connection_window)
@@ -55,11 +64,23 @@ where
         .handshake::<_, Buffer>(io);
     let mut connection: Connection<T, Buffer> =
         timeout(handshake, accepting).await.map_err(|_| ServeError::Handshake(handshake))??;
-    let pending = Arc::new(Semaphore::new(config.max_streams as usize));
+    let usage = Arc::new(Usage::default());
+    let mut unused = pin!(usage.unused(limits.first_request, limits.unused_tunnel));
+    let waiting = Arc::new(Semaphore::new(config.max_streams as usize));
     let mut lost =
         pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
-    let mut served = true;
+    let (mut served, mut goodbye) = (true, None);
     loop {
+        let lingering = async {
+            match goodbye {
+                Some(since) => {
+                    sleep_until(since + GOODBYE).await;
+                    // A stream that crossed the goodbye is served to its end.
+                    usage.none().await;
+                }
+                None => pending().await,
+            }
+        };
         tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
             _ = serving.changed(), if served => {
@@ -69,13 +90,18 @@ where
             accepted = connection.accept() => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    if let Some(request) = ConnectRequest::parse(request, respond, &pending) {
+                    if let Some(request) = ConnectRequest::parse(request, respond, &waiting, &usage) {
                         on_request(request);
                     }
                 }
                 None => return Ok(()),
             },
             () = &mut lost => return Err(ServeError::Lost),
+            () = &mut unused, if goodbye.is_none() => {
+                goodbye = Some(Instant::now());
+                connection.graceful_shutdown();
+            }
+            () = lingering => return Err(ServeError::Lingering),
         }
     }
 }
@@ -100,14 +126,16 @@ pub(crate) struct ConnectRequest {
     pub(crate) asked: Box<Asked>,
     recv: RecvStream,
     respond: SendResponse<Buffer>,
-    _pending: OwnedSemaphorePermit,
+    in_use: InUse,
+    _waiting: OwnedSemaphorePermit,
 }
 
 impl ConnectRequest {
     fn parse(
         request: Request<RecvStream>,
         mut respond: SendResponse<Buffer>,
-        pending: &Arc<Semaphore>,
+        waiting: &Arc<Semaphore>,
+        usage: &Arc<Usage>,
     ) -> Option<Self> {
         let (head, recv) = request.into_parts();
         let authority =
@@ -116,7 +144,7 @@ impl ConnectRequest {
             answer(&mut respond, StatusCode::BAD_REQUEST);
             return None;
         };
-        let Ok(place) = Arc::clone(pending).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(waiting).try_acquire_owned() else {
             answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE);
             return None;
         };
@@ -127,7 +155,7 @@ impl ConnectRequest {
             forwarded: header(FORWARDED).map(Forwarded::parse).unwrap_or_default(),
             traceparent: header(TRACEPARENT).and_then(|text| text.parse().ok()),
         };
-        Some(Self { asked: Box::new(asked), recv, respond, _pending: place })
+        Some(Self { asked: Box::new(asked), recv, respond, in_use: usage.enter(), _waiting: place })
     }
 
     /// Completes when the client gives up waiting: with the reason of its reset, or with what became of its tunnel.
@@ -147,7 +175,7 @@ impl ConnectRequest {
             response.headers_mut().insert(BAGGAGE, value);
         }
         let send = self.respond.send_response(response, false)?;
-        Ok(HboneStream { send, recv: self.recv, _lease: None })
+        Ok(HboneStream { send, recv: self.recv, _lease: None, _in_use: Some(self.in_use) })
     }
 }
 
@@ -160,6 +188,8 @@ fn answer(respond: &mut SendResponse<Buffer>, status: StatusCode) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     /// A server that never answers the first request meanwhile refuses the second: the client has reset the first.
@@ -170,7 +200,7 @@ mod tests {
             let config = Http2Config { max_streams: 1, ..Http2Config::default() };
             let mut held = Vec::new();
             let (_serving, serving) = watch::channel(());
-            serve(ours, &config, Duration::from_secs(5), serving, |request| held.push(request)).await
+            serve(ours, &config, &Timeouts::default(), serving, |request| held.push(request)).await
         });
         let (mut sender, connection) = h2::client::handshake(theirs).await.unwrap();
         tokio::spawn(connection);
@@ -185,5 +215,58 @@ mod tests {
         let answer = timeout(Duration::from_secs(5), second).await.unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         server.abort();
+    }
+
+    async fn unused(
+        theirs: impl Future<Output = ()> + Send + 'static,
+        ours: tokio::io::DuplexStream,
+    ) -> Result<(), ServeError> {
+        let client = tokio::spawn(theirs);
+        let (_serving, serving) = watch::channel(());
+        let ended = serve(ours, &Http2Config::default(), &Timeouts::default(), serving, drop).await;
+        client.abort();
+        ended
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_asks_is_told_to_go() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let client = async {
+            let (_sender, connection) = h2::client::handshake(theirs).await.unwrap();
+            connection.await.unwrap();
+        };
+        let began = Instant::now();
+        // It goes at once, so there may be nobody to hear the last word.
+        let ended = unused(client, ours).await;
+        assert!(!matches!(ended, Err(ServeError::Lingering | ServeError::Lost)), "{ended:?}");
+        assert_eq!(began.elapsed().as_secs(), Timeouts::default().first_request.as_secs());
+    }
+
+    /// It answers PINGs and acknowledges SETTINGS, and does nothing else, whatever it is told.
+    async fn cling(mut io: tokio::io::DuplexStream) {
+        const ACK: u8 = 1;
+        io.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let mut head = [0; 9];
+        while io.read_exact(&mut head).await.is_ok() {
+            let [high, middle, low, kind, flags, ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+            io.read_exact(&mut payload).await.unwrap();
+            let (settings, ping) = (kind == 4, kind == 6);
+            if (settings || ping) && flags & ACK == 0 {
+                let length = if ping { 8 } else { 0 };
+                io.write_all(&[0, 0, length, kind, ACK, 0, 0, 0, 0]).await.unwrap();
+                io.write_all(payload.get(..usize::from(length)).unwrap()).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_go_is_left() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let began = Instant::now();
+        // Either way it is over: h2 closes by itself once its goodbye is acknowledged.
+        let ended = unused(cling(theirs), ours).await;
+        assert!(matches!(ended, Ok(()) | Err(ServeError::Lingering)), "{ended:?}");
+        assert!(began.elapsed() <= Timeouts::default().first_request + GOODBYE, "{:?}", began.elapsed());
     }
 }

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::Buffer;
+use super::{Buffer, Lane};
 
 /// The next bytes; `None` when the peer has finished sending.
 pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
@@ -26,12 +26,23 @@ pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
 }
 
 /// Writes all of `bytes`, waiting for room as often as needed.
-pub(crate) async fn write(stream: &TcpStream, mut bytes: impl Buf) -> io::Result<()> {
+pub(crate) async fn write(stream: &TcpStream, bytes: impl Buf) -> io::Result<()> {
+    pass(stream, bytes, &Lane::default()).await
+}
+
+/// The same, noting in `lane` how it goes.
+pub(super) async fn pass(stream: &TcpStream, mut bytes: impl Buf, lane: &Lane) -> io::Result<()> {
     while bytes.has_remaining() {
         match stream.try_write(bytes.chunk()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => bytes.advance(count),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => stream.writable().await?,
+            Ok(count) => {
+                bytes.advance(count);
+                lane.moved();
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                lane.blocked();
+                stream.writable().await?;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -61,6 +72,12 @@ pub(super) async fn broken(stream: &TcpStream) -> io::Error {
             Err(error) => return error,
         }
     }
+}
+
+/// Waits until the connection is reset, and leaves it to whoever reads next to find that.
+pub(crate) async fn reset_by_peer(stream: &TcpStream) {
+    // An error in waiting is one that nothing more can be waited for with.
+    while stream.ready(Interest::ERROR).await.is_ok_and(|ready| !ready.is_error()) {}
 }
 
 /// Closes with a RST: whatever is unsent is thrown away, and the peer knows that it was cut.

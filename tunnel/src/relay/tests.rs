@@ -17,7 +17,7 @@ async fn counts_each_direction_and_ends_when_both_have() {
     let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
     let relay = tokio::spawn(async move {
         let counters = Counters::default();
-        let end = run::<RelayError>(near, Far::Tcp(far), &counters, pending()).await;
+        let end = run::<RelayError>(near, Far::Tcp(far), &counters, &Timeouts::default(), pending()).await;
         (end, counters.sent.bytes(), counters.received.bytes())
     });
     app.write_all(b"12345").await.unwrap();
@@ -38,15 +38,44 @@ async fn counts_each_direction_and_ends_when_both_have() {
 async fn a_cut_resets_both_ends() {
     let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
     let cut = std::future::ready(RelayError::StreamReset(Reason::CONNECT_ERROR));
-    run(near, Far::Tcp(far), &Counters::default(), cut).await.unwrap_err();
+    run(near, Far::Tcp(far), &Counters::default(), &Timeouts::default(), cut).await.unwrap_err();
     assert_eq!(app.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
 #[tokio::test]
-async fn an_idle_relay_holds_no_buffer_and_is_small() {
+async fn a_receiver_that_never_reads_is_cut_and_so_is_the_sender() {
+    let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
+    let timeouts = Timeouts { stalled: Some(Duration::from_millis(200)), ..Timeouts::default() };
+    let relay = tokio::spawn(async move {
+        run::<RelayError>(near, Far::Tcp(far), &Counters::default(), &timeouts, pending()).await
+    });
+    let flood = async {
+        let bytes = vec![7; 64 << 10];
+        while app.write_all(&bytes).await.is_ok() {}
+    };
+    tokio::time::timeout(Duration::from_secs(60), flood).await.expect("the sender is still served");
+    assert!(matches!(relay.await.unwrap(), Err(RelayError::Stalled(_))));
+    let mut rest = Vec::new();
+    assert_eq!(server.read_to_end(&mut rest).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_half_closed_pair_ends_when_nothing_follows() {
+    let ((mut app, near), (far, mut server)) = (pair().await, pair().await);
+    let timeouts = Timeouts { half_close: Some(Duration::from_millis(200)), ..Timeouts::default() };
+    app.shutdown().await.unwrap();
     let counters = Counters::default();
+    let end = run::<RelayError>(near, Far::Tcp(far), &counters, &timeouts, pending()).await;
+    assert!(matches!(end, Err(RelayError::HalfClosed(_))), "{end:?}");
+    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(app.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn an_idle_relay_holds_no_buffer_and_is_small() {
+    let (counters, limits) = (Counters::default(), Timeouts::default());
     let ((_app, near), (far, _server)) = (pair().await, pair().await);
-    let relay = run::<RelayError>(near, Far::Tcp(far), &counters, pending());
+    let relay = run::<RelayError>(near, Far::Tcp(far), &counters, &limits, pending());
     assert!(size_of_val(&relay) < 2048, "{}", size_of_val(&relay));
 }

@@ -68,6 +68,12 @@ impl Labels {
         Self { flag, ..self.clone() }
     }
 
+    /// Both ends, without their principals: the workloads they are.
+    pub(super) fn parties(&self) -> [Party; 2] {
+        [&self.common.source, &self.common.destination]
+            .map(|party| Party { principal: None, ..party.clone() })
+    }
+
     pub(crate) fn reporter(&self) -> Reporter {
         self.common.reporter
     }

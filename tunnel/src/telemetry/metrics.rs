@@ -2,38 +2,41 @@
 //!
 //! Invariant: peers that make names up cannot make the families grow without bound.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
+use mesh::Snapshot;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::dry_run::DryRuns;
+use super::known::{Held, Known};
 use super::labels::{Common, Labels, Reporter};
+use super::reasons::Reasons;
 use super::record::Details;
 use super::same_node::{SameNodeConnections, SameNodeOutcome};
 use crate::error::Flag;
 use crate::gate::Reason;
+use crate::outbound::attempts::Outcome;
 
-/// The label sets there are.
-#[derive(Debug)]
-struct Known {
-    limit: usize,
-    seen: Mutex<HashSet<Labels>>,
-    unlabelled: Counter,
-}
+/// The families every connection is counted in. Cloning shares them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics(Arc<Families>);
 
-impl Default for Known {
-    fn default() -> Self {
-        Self { limit: usize::MAX, seen: Mutex::default(), unlabelled: Counter::default() }
+impl Deref for Metrics {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        &self.0
     }
 }
 
-/// The families every connection is counted in.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Metrics {
+/// What the clones share.
+#[derive(Debug)]
+pub(crate) struct Families {
     pub(crate) opened: Family<Labels, Counter>,
     pub(crate) closed: Family<Labels, Counter>,
     pub(crate) failed: Family<Labels, Counter>,
@@ -42,19 +45,45 @@ pub(crate) struct Metrics {
     pub(crate) sockets: Family<Reporter, Gauge>,
     /// Connections that were not taken on.
     pub(crate) refused: Family<Reason, Counter>,
+    /// Connections whose first endpoint could not be reached.
+    pub(crate) retries: Family<Outcome, Counter>,
+    /// Why connections were denied, cut or turned away.
+    pub(crate) reasons: Reasons,
     /// What dry-run policies would have decided.
     pub(crate) dry_runs: DryRuns,
     same_node: SameNodeConnections,
     known: Arc<Known>,
 }
 
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            opened: Family::default(),
+            closed: Family::default(),
+            failed: Family::default(),
+            received_bytes: Family::default(),
+            sent_bytes: Family::default(),
+            sockets: Family::default(),
+            refused: Family::default(),
+            retries: Family::default(),
+            reasons: Reasons::default(),
+            dry_runs: DryRuns::default(),
+            same_node: SameNodeConnections::default(),
+            known: Arc::new(Known::new(usize::MAX)),
+        }
+    }
+}
+
 impl Metrics {
     /// Makes the families and registers them.
     pub(crate) fn register(registry: &mut Registry, max_label_sets: usize) -> Self {
-        let known = Arc::new(Known { limit: max_label_sets, ..Known::default() });
-        let dry_runs = DryRuns::register(registry);
-        let same_node = SameNodeConnections::register(registry);
-        let metrics = Self { known, dry_runs, same_node, ..Self::default() };
+        let metrics = Families {
+            known: Arc::new(Known::new(max_label_sets)),
+            reasons: Reasons::register(registry),
+            dry_runs: DryRuns::register(registry),
+            same_node: SameNodeConnections::register(registry),
+            ..Families::default()
+        };
         let counters = [
             ("istio_tcp_connections_opened", "The total number of TCP connections opened", &metrics.opened),
             ("istio_tcp_connections_closed", "The total number of TCP connections closed", &metrics.closed),
@@ -88,6 +117,11 @@ impl Metrics {
             metrics.refused.clone(),
         );
         registry.register(
+            "culvert_connect_retries",
+            "Connections to a service whose first endpoint could not be reached, by what became of them",
+            metrics.retries.clone(),
+        );
+        registry.register(
             "culvert_connections_unlabelled",
             "Connections counted under unknown labels, since there are too many label sets",
             metrics.known.unlabelled.clone(),
@@ -95,23 +129,16 @@ impl Metrics {
         for reporter in [Reporter::Source, Reporter::Destination] {
             drop(metrics.sockets.get_or_create(&reporter));
         }
-        metrics
+        Self(Arc::new(metrics))
     }
 
-    /// The labels of a connection: its own, unless there are too many already.
-    pub(crate) fn labels(&self, details: &Details) -> Labels {
+    /// The labels of a connection, and its hold on them: its own, unless there are too many already.
+    pub(super) fn labels(&self, details: &Details) -> (Labels, Option<Held>) {
         let labels = Labels::new(details.into());
-        let mut seen = self.known.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.contains(&labels) {
-            return labels;
+        match self.known.hold(&labels) {
+            Some(held) => (labels, Some(held)),
+            None => (Labels::new(Common::unknown(details)), None),
         }
-        if seen.len() < self.known.limit {
-            seen.insert(labels.clone());
-            return labels;
-        }
-        drop(seen);
-        self.known.unlabelled.inc();
-        Labels::new(Common::unknown(details))
     }
 
     /// Counts a connection between pods of one node that was to be direct.
@@ -121,10 +148,22 @@ impl Metrics {
 
     /// Counts a connection that was refused before anything was dialled.
     pub(crate) fn count_refused(&self, details: &Details) {
-        let labels = self.labels(details);
+        let (labels, _held) = self.labels(details);
         self.opened.get_or_create(&labels).inc();
         let labels = labels.flagged(Flag::Connect);
         self.closed.get_or_create(&labels).inc();
         self.failed.get_or_create(&labels).inc();
+    }
+
+    /// Forgets label sets that nobody has used for so long and that name workloads which are gone.
+    pub(crate) fn release(&self, unused: Duration, snapshot: &Snapshot) {
+        let families = [&self.opened, &self.closed, &self.failed, &self.received_bytes, &self.sent_bytes];
+        self.known.release(unused, snapshot, |labels| {
+            for flagged in Flag::ALL.map(|flag| labels.flagged(flag)) {
+                for family in families {
+                    family.remove(&flagged);
+                }
+            }
+        });
     }
 }

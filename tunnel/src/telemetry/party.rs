@@ -1,5 +1,6 @@
 //! One side of a connection, as labels name it.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use mesh::{Identity, Service, Workload};
@@ -7,7 +8,9 @@ use mesh::{Identity, Service, Workload};
 use crate::hbone::baggage::Baggage;
 
 /// A workload at one end, known from the control plane or by what it says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+///
+/// Two are equal if their labels are.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Party {
     /// The pod's name, for the log only.
     pub(crate) pod: Arc<str>,
@@ -30,7 +33,40 @@ pub(crate) struct ServiceName {
     pub(crate) name: Arc<str>,
 }
 
+impl PartialEq for Party {
+    fn eq(&self, other: &Self) -> bool {
+        self.labels() == other.labels()
+    }
+}
+
+impl Eq for Party {}
+
+impl Hash for Party {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.labels().hash(state);
+    }
+}
+
 impl Party {
+    /// What the metrics say of it: pods of one workload share that.
+    fn labels(&self) -> ([&Arc<str>; 7], &Option<Identity>) {
+        let names = [
+            &self.workload,
+            &self.namespace,
+            &self.canonical_name,
+            &self.canonical_revision,
+            &self.cluster,
+            &self.region,
+            &self.zone,
+        ];
+        (names, &self.principal)
+    }
+
+    /// Whether nothing is known of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
     pub(crate) fn of(workload: &Workload, principal: Option<Identity>) -> Self {
         Self {
             pod: Arc::clone(&workload.name),

@@ -10,6 +10,7 @@ use std::time::Instant;
 use mesh::Identity;
 use tracing::{debug, error, info, warn};
 
+use super::known::Held;
 use super::labels::{Common, Labels, Reporter};
 use super::metrics::Metrics;
 use super::party::{Party, ServiceName};
@@ -75,6 +76,7 @@ pub(crate) struct Record {
     metrics: Metrics,
     details: Details,
     labels: Labels,
+    _held: Option<Held>,
     counters: Counters,
     opened: Instant,
     finished: bool,
@@ -83,7 +85,7 @@ pub(crate) struct Record {
 impl Record {
     /// Opens the books of a connection.
     pub(crate) fn open(metrics: &Metrics, details: Details) -> Self {
-        let labels = metrics.labels(&details);
+        let (labels, held) = metrics.labels(&details);
         metrics.opened.get_or_create(&labels).inc();
         metrics.sockets.get_or_create(&labels.reporter()).inc();
         // "Received" is what the server receives, whoever reports; the near end is the client at the source.
@@ -97,6 +99,7 @@ impl Record {
             metrics: metrics.clone(),
             details,
             labels,
+            _held: held,
             counters,
             opened: Instant::now(),
             finished: false,
@@ -125,6 +128,9 @@ impl Record {
             None => self.labels.clone(),
         };
         self.metrics.closed.get_or_create(&labels).inc();
+        if let Some(error) = error {
+            self.metrics.reasons.ended(error);
+        }
         if error.is_some_and(ConnectionError::is_failure_to_establish) {
             self.metrics.failed.get_or_create(&labels).inc();
         }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::sync::Once;
+use std::time::Duration;
 
 use mesh::Workload;
 use prometheus_client::encoding::text::encode;
@@ -12,6 +13,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use super::*;
 use crate::error::ConnectionError;
+use crate::relay::RelayError;
 
 thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -157,6 +159,144 @@ fn a_dropped_record_still_closes_the_books() {
     encode(&mut text, &registry).unwrap();
     assert!(text.contains("istio_tcp_sockets_open{reporter=\"destination\"} 0"), "{text}");
     assert!(text.lines().any(|l| l.starts_with("istio_tcp_connections_closed_total{") && l.ends_with(" 1")));
+}
+
+/// The lines of a registry, without comments.
+fn series(registry: &Registry) -> Vec<String> {
+    let mut text = String::new();
+    encode(&mut text, registry).unwrap();
+    text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+}
+
+fn store(names: &[&str]) -> mesh::Store {
+    let store = mesh::Store::new();
+    store.update(|snapshot| {
+        let mut editor = snapshot.edit();
+        names
+            .iter()
+            .for_each(|name| editor.insert_workload(Workload { uid: (*name).into(), ..workload(name) }));
+        Some(editor.finish())
+    });
+    store
+}
+
+#[test]
+fn pods_of_one_workload_share_their_series() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, 10);
+    for pod in ["a1-x", "a1-y"] {
+        let source = Some(Party { pod: pod.into(), ..party("a1", true) });
+        drop(Record::open(&metrics, Details { source, ..tunnelled() }));
+    }
+    let opened: Vec<_> = series(&registry)
+        .into_iter()
+        .filter(|line| line.starts_with("istio_tcp_connections_opened"))
+        .collect();
+    assert!(opened.len() == 1 && opened[0].ends_with("} 2"), "{opened:#?}");
+}
+
+#[test]
+fn the_series_of_workloads_that_are_gone_go_once_nobody_uses_them() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, 10);
+    let open = |name| Record::open(&metrics, Details { source: Some(party(name, true)), ..tunnelled() });
+    let live = open("live");
+    open("gone").finish(Some(&ConnectionError::Denied(mesh::DenyReason::NotAllowed)));
+    open("gone").finish(None);
+    open("there").finish(None);
+    drop(Record::open(&metrics, Details { source: None, ..tunnelled() }));
+    let named = |name: &str| {
+        let name = format!("source_workload=\"{name}\"");
+        series(&registry).iter().filter(|line| line.contains(&name)).count()
+    };
+    let store = store(&["there", "b1"]);
+    metrics.release(Duration::from_secs(60), &store.load());
+    assert!(
+        ["live", "gone", "there", "unknown"].map(named).iter().all(|count| *count > 0),
+        "not before its time"
+    );
+    metrics.release(Duration::ZERO, &store.load());
+    assert_eq!(named("gone"), 0, "{:#?}", series(&registry));
+    assert!(
+        ["live", "there", "unknown"].map(named).iter().all(|count| *count > 0),
+        "{:#?}",
+        series(&registry)
+    );
+    live.finish(None);
+    metrics.release(Duration::ZERO, &store.load());
+    assert_eq!(named("live"), 0, "{:#?}", series(&registry));
+    // It comes back as a new counter, and there is room for others in the meantime.
+    open("gone").finish(None);
+    assert_eq!(named("gone"), 4, "{:#?}", series(&registry));
+}
+
+#[test]
+fn each_reason_for_a_denial_or_a_cut_is_counted_under_its_name() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, 10);
+    let limit = Duration::from_secs(1);
+    let endings = [
+        ConnectionError::Denied(mesh::DenyReason::Explicit { policy: "ns/a".into() }),
+        ConnectionError::Denied(mesh::DenyReason::Explicit { policy: "ns/b".into() }),
+        ConnectionError::Denied(mesh::DenyReason::NotAllowed),
+        ConnectionError::Denied(mesh::DenyReason::UnknownPolicy { name: "ns/c".into() }),
+        ConnectionError::WorkloadGone,
+        ConnectionError::PolicyChange,
+        ConnectionError::Relay(RelayError::Idle(limit)),
+        ConnectionError::Relay(RelayError::HalfClosed(limit)),
+        ConnectionError::Relay(RelayError::Stalled(limit)),
+    ];
+    for ending in &endings {
+        Record::open(&metrics, tunnelled()).finish(Some(ending));
+    }
+    let refusal = mesh::inbound::InboundRefusal::ReservedPort(15008);
+    metrics.reasons.request_refused(&refusal);
+    let counted: Vec<String> = series(&registry)
+        .into_iter()
+        .filter(|line| line.starts_with("culvert_") && !line.ends_with(" 0"))
+        .collect();
+    for expected in [
+        "culvert_policy_denials_total{reason=\"explicit\"} 2",
+        "culvert_policy_denials_total{reason=\"not_allowed\"} 1",
+        "culvert_policy_denials_total{reason=\"unknown_policy\"} 1",
+        "culvert_policy_denials_total{reason=\"workload_gone\"} 1",
+        "culvert_policy_denials_total{reason=\"policy_change\"} 1",
+        "culvert_connections_cut_total{reason=\"policy_change\"} 1",
+        "culvert_connections_cut_total{reason=\"idle\"} 1",
+        "culvert_connections_cut_total{reason=\"half_closed\"} 1",
+        "culvert_connections_cut_total{reason=\"stalled\"} 1",
+        "culvert_inbound_refusals_total{reason=\"reserved_port\"} 1",
+    ] {
+        assert!(counted.iter().any(|line| line == expected), "{expected} in {counted:#?}");
+    }
+    assert_eq!(counted.len(), 10, "{counted:#?}");
+}
+
+#[test]
+fn every_way_a_connection_can_fail_has_its_flag() {
+    use crate::hbone::ConnectError;
+    use crate::tls::{CertificateError, HandshakeError};
+    let limit = Duration::from_secs(1);
+    let identity = workload("a").identity();
+    for (error, flag, failed) in [
+        (ConnectionError::Denied(mesh::DenyReason::NotAllowed), "DENY", true),
+        (ConnectionError::PolicyChange, "DENY", false),
+        (ConnectError::Timeout(limit).into(), "CONNECT", true),
+        (ConnectError::NoAnswer(limit).into(), "CONNECT", true),
+        (ConnectError::Status(http::StatusCode::UNAUTHORIZED).into(), "CONNECT", true),
+        (ConnectError::Blocked(limit).into(), "NETWORK_POLICY", true),
+        (ConnectError::Tls(HandshakeError::Expired).into(), "TLS_FAILURE", true),
+        (ConnectError::Http2("gone".into()).into(), "H2_HANDSHAKE_FAILURE", true),
+        (
+            ConnectError::Certificate(CertificateError { identity, reason: "no".into() }).into(),
+            "IDENTITY_ERROR",
+            true,
+        ),
+        (ConnectError::Tls(HandshakeError::OwnCertificate("no".into())).into(), "IDENTITY_ERROR", true),
+        (RelayError::Idle(limit).into(), "-", false),
+    ] {
+        assert_eq!((error.flag().label(), error.is_failure_to_establish()), (flag, failed), "{error}");
+    }
 }
 
 #[test]

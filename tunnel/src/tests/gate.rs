@@ -90,6 +90,28 @@ async fn streams_of_a_tunnel_count_as_connections() {
 }
 
 #[tokio::test]
+async fn a_pod_takes_so_many_tunnels_and_no_more() {
+    let config = Config { max_tunnels_per_pod: 1, ..Config::default() };
+    let world = World::configured(config, |_, _| {});
+    let first = tunnel(&world).await;
+    expect_refusal(world.places.at((SERVER, mesh::HBONE_PORT).into())).await;
+    world.server.metric(&["culvert_connections_refused_total{reason=\"tunnels\"} 1"]).await;
+    drop(first);
+    let hbone = world.places.at((SERVER, mesh::HBONE_PORT).into());
+    soon(async {
+        loop {
+            // It is taken again once the first is gone.
+            let Ok(mut stream) = TcpStream::connect(hbone).await else { continue };
+            let refused = tokio::time::timeout(Duration::from_millis(100), stream.read(&mut [0])).await;
+            if refused.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_keeps_silent_or_dawdles_takes_no_other_pods_turn() {
     let timeouts = Timeouts { first_bytes: Duration::from_millis(200), ..Timeouts::default() };
     let config = Config { max_handshakes: 4, timeouts, ..Config::default() };

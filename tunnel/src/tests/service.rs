@@ -10,17 +10,17 @@ use tokio::net::TcpStream;
 use super::resets::expect_refusal;
 use super::world::{SERVER, World, soon, workload};
 
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+pub(super) const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
 fn key() -> NamespacedHostname {
     NamespacedHostname::new("default", "web.default.svc.cluster.local")
 }
 
-fn serve(workload: &mut Workload) {
+pub(super) fn serve(workload: &mut Workload) {
     workload.services.insert(key(), [(80, 8080)].into());
 }
 
-fn publish(world: &World, others: impl IntoIterator<Item = Workload>) {
+pub(super) fn publish(world: &World, others: impl IntoIterator<Item = Workload>) {
     world.store.update(|snapshot| {
         let mut editor = snapshot.edit();
         editor.insert_service(Service {
@@ -48,24 +48,6 @@ async fn a_vip_leads_to_an_endpoint_and_is_named_in_the_metrics_of_both_nodes() 
                    destination_service_namespace=\"default\",destination_service_name=\"web\"";
     for node in [&world.client, &world.server] {
         node.metric(&["connections_closed_total", service, "response_flags=\"-\"", "} 1"]).await;
-    }
-}
-
-#[tokio::test]
-async fn an_endpoint_that_cannot_be_reached_is_replaced_by_another() {
-    let mut world = World::with(|_, server| serve(server));
-    let gone = Ipv4Addr::new(10, 0, 0, 3);
-    let mut dead = workload("dead", gone);
-    serve(&mut dead);
-    publish(&world, [dead]);
-    let closed = world.app(1).await;
-    world.places.place((gone, mesh::HBONE_PORT).into(), closed.local_addr().unwrap());
-    drop(closed);
-    let app = world.app(8080).await;
-    let way = world.way_to((VIP, 80));
-    for _ in 0..12 {
-        let _client = TcpStream::connect(way).await.unwrap();
-        soon(app.accept()).await.unwrap();
     }
 }
 

@@ -186,11 +186,16 @@ impl World {
 
     /// Has the server node accept tunnels for the server pod.
     fn serve(&mut self) {
-        let hbone = SocketAddr::from((SERVER, mesh::HBONE_PORT));
+        self.serve_as("server", SERVER);
+    }
+
+    /// Has the server node accept tunnels for another pod, whose workload has this address.
+    pub(super) fn serve_as(&mut self, name: &str, address: Ipv4Addr) {
+        let hbone = SocketAddr::from((address, mesh::HBONE_PORT));
         let listener = self.places.capture(hbone);
         self.places.place(hbone, listener.local_addr().unwrap());
         let listeners = Listeners { hbone: vec![listener], ..Listeners::default() };
-        self.pods.push(self.server.tunnel.start(pod("server", &self.places), listeners));
+        self.pods.push(self.server.tunnel.start(pod(name, &self.places), listeners));
     }
 
     /// Has the client's node serve the server pod as well, in the server node's place.

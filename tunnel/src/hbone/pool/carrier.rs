@@ -185,7 +185,7 @@ impl Lease {
         let (head, recv) = response.into_parts();
         let baggage = head.headers.get(BAGGAGE).and_then(|value| value.to_str().ok());
         let baggage = baggage.map(Baggage::parse).unwrap_or_default();
-        Ok((HboneStream { send, recv, _lease: Some(self) }, baggage))
+        Ok((HboneStream { send, recv, _lease: Some(self), _in_use: None }, baggage))
     }
 
     /// A reset is of the one stream; everything else (GOAWAY, a broken connection) closes the tunnel.

@@ -1,11 +1,15 @@
 //! The command line of the `culvert` binary.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::logging::LogFormat;
+
+use self::limits::LimitArgs;
 
 /// The node data plane of an ambient service mesh.
 #[derive(Debug, Parser)]
@@ -91,6 +95,8 @@ pub(crate) struct RunArgs {
     /// The host's network namespace, in which those processes run; by default that of process 1.
     #[arg(long, env = "CULVERT_HOST_NETNS", value_name = "FILE")]
     pub(crate) host_netns: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Form of the log.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,

@@ -221,7 +221,7 @@ fn tunnel_config(args: &RunArgs) -> tunnel::Config {
     if let Some(workers) = NonZeroUsize::new(args.workers) {
         config.workers = workers;
     }
-    config
+    args.limits.apply(config)
 }
 
 async fn until_told() -> anyhow::Result<()> {

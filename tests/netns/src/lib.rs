@@ -7,10 +7,11 @@
 
 pub mod kernel;
 pub mod peer;
+pub mod sockets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -162,6 +163,23 @@ impl World {
 /// The file of a node.
 pub fn mesh_path(run: &Run, node: &Node) -> PathBuf {
     run.dir().join(format!("{}.yaml", node.name()))
+}
+
+/// The values of a metric, added up over all its series that have the labels given.
+pub fn metric_sum(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+    let text = agent.metrics()?;
+    let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+    let value = |line: &str| line.rsplit(' ').next()?.parse::<f64>().ok();
+    let series = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label.as_str()))
+    });
+    Ok(series.filter_map(value).sum())
+}
+
+/// What a mutex guards, whether or not a thread panicked with it.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Both families of a service.

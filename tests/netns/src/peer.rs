@@ -64,6 +64,11 @@ impl Peer {
         Ok(Self { config: Arc::new(config) })
     }
 
+    /// How it does TLS, for those who want to speak for themselves.
+    pub fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     /// Opens a tunnel over a connected stream and asks for `authority` with `method`; the status that comes back.
     ///
     /// In TLS 1.3 the server judges the client's certificate after the client's part of the handshake is over, so a refused

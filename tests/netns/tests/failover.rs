@@ -1,7 +1,5 @@
 //! A service goes on while its endpoints die: whoever connects to it is led to one that lives.
 
-#![expect(clippy::print_stdout, reason = "what was measured is for whoever reads the test's output")]
-
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

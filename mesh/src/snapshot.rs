@@ -12,6 +12,7 @@ mod vips;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use self::claims::Claims;
 use self::vips::CidrVips;
 use crate::address::{NamespacedHostname, NetworkAddress};
 use crate::policy::Policy;
+use crate::route::target_port;
 use crate::service::Service;
 use crate::workload::{PortMap, Workload};
 
@@ -35,12 +37,20 @@ pub struct Endpoint {
     pub ports: PortMap,
 }
 
+impl Endpoint {
+    /// The workload's port for a port of the service it stands for; none if it does not serve that.
+    pub fn target_port(&self, service: &Service, port: u16) -> Option<u16> {
+        target_port(&service.ports, &self.ports, port)
+    }
+}
+
 /// An immutable picture of the mesh. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     workloads: HashMap<Arc<str>, Arc<Workload>>,
     by_address: HashMap<NetworkAddress, Claims<Workload>>,
     by_pod: HashMap<(Arc<str>, Arc<str>), Claims<Workload>>,
+    by_workload_hostname: HashMap<Arc<str>, Claims<Workload>>,
     services: HashMap<NamespacedHostname, Arc<Service>>,
     by_vip: HashMap<NetworkAddress, Claims<Service>>,
     by_hostname: HashMap<Arc<str>, Claims<Service>>,
@@ -78,9 +88,23 @@ impl Snapshot {
         self.services.get(key)
     }
 
-    /// Every service of this hostname, canonical ones first.
+    /// Every service of this hostname, canonical ones first. Upper and lower case are the same (RFC 4343); a service of
+    /// many hosts is found by its pattern alone, such as `*.example.com`.
     pub fn services_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_hostname.get(hostname).into_iter().flat_map(Claims::iter)
+        self.by_hostname.get(&*folded(hostname)).into_iter().flat_map(Claims::iter)
+    }
+
+    /// The service that a client of a namespace means by a hostname: one of its own namespace before others, a canonical
+    /// one before others.
+    pub fn service_by_hostname(&self, hostname: &str, client_namespace: &str) -> Option<&Arc<Service>> {
+        self.services_by_hostname(hostname)
+            .filter(|service| service.visible_to(client_namespace))
+            .min_by_key(|service| (*service.namespace != *client_namespace, !service.canonical))
+    }
+
+    /// Every workload of this hostname, pods first. Upper and lower case are the same.
+    pub fn workloads_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Workload>> {
+        self.by_workload_hostname.get(&*folded(hostname)).into_iter().flat_map(Claims::iter)
     }
 
     /// The service that a client of a namespace means by an address. An exact virtual address comes before a
@@ -139,6 +163,15 @@ impl Snapshot {
     /// Begins the next snapshot.
     pub fn edit(&self) -> SnapshotEditor {
         SnapshotEditor::new(self.clone())
+    }
+}
+
+/// A hostname as indexes know it: in lower case.
+fn folded(hostname: &str) -> Cow<'_, str> {
+    if hostname.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(hostname.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(hostname)
     }
 }
 

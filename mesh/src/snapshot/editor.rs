@@ -3,13 +3,14 @@
 //! Invariant: after every call all indexes agree with the resources. An insertion first takes out what the
 //! resource it replaces had put in.
 
+use std::borrow::Cow;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap};
 
 use super::claims::{Claimant, Claims};
-use super::{Endpoint, Snapshot};
+use super::{Endpoint, Snapshot, folded};
 use crate::address::NamespacedHostname;
 use crate::policy::{Policy, Scope};
 use crate::service::Service;
@@ -37,6 +38,9 @@ impl SnapshotEditor {
             }
         }
         claim(&mut next.by_pod, pod_key(&workload), &workload);
+        if !workload.hostname.is_empty() {
+            claim(&mut next.by_workload_hostname, host_key(&workload.hostname), &workload);
+        }
         for (service, ports) in &workload.services {
             let endpoint = Endpoint { workload: Arc::clone(&workload), ports: ports.clone() };
             next.endpoints
@@ -57,6 +61,9 @@ impl SnapshotEditor {
             }
         }
         disclaim(&mut next.by_pod, &pod_key(&workload), &workload);
+        if !workload.hostname.is_empty() {
+            disclaim(&mut next.by_workload_hostname, &host_key(&workload.hostname), &workload);
+        }
         for service in workload.services.keys() {
             if let Some(endpoints) = next.endpoints.get_mut(service) {
                 endpoints.remove(uid);
@@ -74,7 +81,7 @@ impl SnapshotEditor {
         self.remove_service(&key);
         let service = Arc::new(service);
         let next = &mut self.next;
-        claim(&mut next.by_hostname, Arc::clone(&service.hostname), &service);
+        claim(&mut next.by_hostname, host_key(&service.hostname), &service);
         for vip in &service.vips {
             claim(&mut next.by_vip, vip.clone(), &service);
         }
@@ -88,7 +95,7 @@ impl SnapshotEditor {
     pub fn remove_service(&mut self, key: &NamespacedHostname) -> bool {
         let next = &mut self.next;
         let Some(service) = next.services.remove(key) else { return false };
-        disclaim(&mut next.by_hostname, &service.hostname, &service);
+        disclaim(&mut next.by_hostname, &host_key(&service.hostname), &service);
         for vip in &service.vips {
             disclaim(&mut next.by_vip, vip, &service);
         }
@@ -147,6 +154,13 @@ impl SnapshotEditor {
 
 fn pod_key(workload: &Workload) -> (Arc<str>, Arc<str>) {
     (Arc::clone(&workload.namespace), Arc::clone(&workload.name))
+}
+
+fn host_key(hostname: &Arc<str>) -> Arc<str> {
+    match folded(hostname) {
+        Cow::Borrowed(_) => Arc::clone(hostname),
+        Cow::Owned(folded) => folded.into(),
+    }
 }
 
 fn claim<K: Hash + Eq + Clone, T: Claimant>(map: &mut HashMap<K, Claims<T>>, key: K, claimant: &Arc<T>) {

@@ -114,7 +114,10 @@ fn replacing_a_resource_takes_out_what_it_had_put_in() {
 #[test]
 fn removing_everything_leaves_nothing() {
     let full = snapshot(
-        [pod("a", &["10.0.0.1", "fd00::1"]).serving("web", [(80, 1)])],
+        [Workload {
+            hostname: "A.example".into(),
+            ..pod("a", &["10.0.0.1", "fd00::1"]).serving("web", [(80, 1)])
+        }],
         [Service {
             cidr_vips: vec!["/10.2.0.0/16".parse().unwrap(), "/fd01::/64".parse().unwrap()],
             ..service("web", &["/10.1.0.1"])
@@ -131,6 +134,7 @@ fn removing_everything_leaves_nothing() {
     assert!(!editor.remove_policy("root/g"));
     let empty = editor.finish();
     assert!(empty.workloads.is_empty() && empty.by_address.is_empty() && empty.by_pod.is_empty());
+    assert!(empty.by_workload_hostname.is_empty());
     assert!(empty.services.is_empty() && empty.by_vip.is_empty() && empty.by_hostname.is_empty());
     assert!(empty.endpoints.is_empty() && empty.policies.is_empty());
     assert!(empty.global_policies.is_empty() && empty.namespace_policies.is_empty());
@@ -186,6 +190,47 @@ fn who_a_virtual_address_means() {
         let found = current.service_by_vip(&address(vip), client).map(|service| &*service.name);
         assert_eq!(found, expected, "{vip} from {client}");
     }
+}
+
+#[test]
+fn who_a_hostname_means() {
+    let named = |namespace: &str, hostname: &str, canonical, visibility| Service {
+        namespace: namespace.into(),
+        hostname: hostname.into(),
+        canonical,
+        visibility,
+        ..service(namespace, &[])
+    };
+    let workload = |name: &str, hostname: &str| Workload { hostname: hostname.into(), ..pod(name, &[]) };
+    let current = snapshot(
+        [workload("one", "DB.example"), workload("two", "db.example"), pod("none", &[])],
+        [
+            named("a", "api.example", false, Visibility::Public),
+            named("b", "Api.Example", true, Visibility::Public),
+            named("c", "api.example", false, Visibility::Namespace),
+            named("a", "*.wild.example", true, Visibility::Public),
+        ],
+        [],
+    );
+    for (hostname, client, expected) in [
+        ("api.example", "x", Some("b")),
+        ("API.example", "a", Some("a")),
+        ("api.example", "c", Some("c")),
+        ("*.wild.example", "x", Some("a")),
+        ("a.wild.example", "x", None),
+        ("example", "x", None),
+    ] {
+        let found = current.service_by_hostname(hostname, client).map(|service| &*service.name);
+        assert_eq!(found, expected, "{hostname} from {client}");
+    }
+    let names = |hostname| current.workloads_by_hostname(hostname).map(|w| &*w.name).collect::<Vec<_>>();
+    assert_eq!(names("db.EXAMPLE"), ["one", "two"]);
+    assert!(names("").is_empty());
+    let mut editor = current.edit();
+    editor.insert_workload(workload("one", "other.example"));
+    let after = editor.finish();
+    assert_eq!(after.workloads_by_hostname("db.example").count(), 1);
+    assert_eq!(after.workloads_by_hostname("other.example").count(), 1);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod mounts;
 pub mod netlink;
 pub mod netns;
 pub mod privilege;
+pub mod process;
 pub mod sockopt;
 pub mod sysctl;
 #[cfg(feature = "testing")]

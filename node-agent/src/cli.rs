@@ -84,6 +84,12 @@ pub(crate) struct RunArgs {
     /// Whether DNS queries of pods go to the agent; the annotation ambient.istio.io/dns-capture overrides it for a pod.
     #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) dns_capture: bool,
+    /// Domain that names of Kubernetes end with.
+    #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// Whether names of the mesh are answered with IPv6 addresses, too.
+    #[arg(long, env = "IPV6_ENABLED", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(crate) ipv6: bool,
     /// Executables whose connections to pods are health probes and reach them as they are; empty for none.
     #[arg(
         long,

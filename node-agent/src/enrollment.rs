@@ -367,7 +367,7 @@ impl Enroller {
             name: Arc::from(pod.name.as_str()),
             namespace: Arc::from(pod.namespace.as_str()),
             service_account: entry.service_account.as_deref().map(Arc::from),
-            sockets: Arc::new(Sockets::new(Arc::clone(&self.node), attachment)),
+            sockets: Arc::new(Sockets::new(Arc::clone(&self.node), attachment, self.proc.clone())),
             self_address: listeners.address(redirect::Direction::Hbone),
         }
     }

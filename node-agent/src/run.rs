@@ -216,6 +216,7 @@ fn tunnel_config(args: &RunArgs) -> tunnel::Config {
     let mut config = tunnel::Config {
         network: Arc::from(args.network.as_str()),
         same_node: args.same_node_transport.into(),
+        dns: tunnel::DnsConfig { cluster_domain: Arc::from(args.cluster_domain.as_str()), ipv6: args.ipv6 },
         ..tunnel::Config::default()
     };
     if let Some(workers) = NonZeroUsize::new(args.workers) {

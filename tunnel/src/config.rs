@@ -39,6 +39,17 @@ pub struct Config {
     /// How long the label sets of a workload that is gone stay after they were used last. Default 10 minutes, so that what
     /// was counted last is scraped.
     pub label_release: Duration,
+    /// Answering DNS queries.
+    pub dns: DnsConfig,
+}
+
+/// How DNS queries of pods are answered.
+#[derive(Debug, Clone)]
+pub struct DnsConfig {
+    /// The domain that names of Kubernetes end with. Default `cluster.local`.
+    pub cluster_domain: Arc<str>,
+    /// Whether names of the mesh have IPv6 addresses. Default: they do.
+    pub ipv6: bool,
 }
 
 /// How long each step of a connection may take.
@@ -121,7 +132,14 @@ impl Default for Config {
             max_tunnels_per_pod: 10_000,
             max_label_sets: 10_000,
             label_release: Duration::from_secs(600),
+            dns: DnsConfig::default(),
         }
+    }
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self { cluster_domain: Arc::from("cluster.local"), ipv6: true }
     }
 }
 

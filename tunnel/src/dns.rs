@@ -1,42 +1,59 @@
-//! DNS queries of a pod: each is passed on to the resolver that the application asked, and its answer passed back.
+//! DNS of captured pods: names of the mesh are answered from its state, all others by the resolver that the application asked.
 //!
-//! Invariant: the application's address is asked from inside the pod's netns, so that the resolver sees the pod. A query
-//! that gets no answer in time is forgotten; the application asks again, as DNS over UDP has it. How many are under way is
-//! bounded a pod: what comes beyond that is dropped, which one pod's flood does to itself alone.
+//! A query comes as a datagram ([`serve`]) or on a captured connection to port 53 ([`serve_connection`]). What becomes of it is
+//! decided by pure functions of the snapshot and the pod's settings (`handler`, `resolve`, `find`); the resolver is asked from
+//! inside the pod's netns, so that it sees the pod (`upstream`). Names that connections go to are resolved there, too
+//! (`on_demand`).
+//!
+//! Invariants: every query gets an answer within 5 s, if only that the resolver failed; what one pod floods it loses itself, for
+//! how many queries are under way is bounded a pod. A packet that makes no sense costs nobody else anything.
+
+mod find;
+mod handler;
+mod host;
+mod message;
+mod metrics;
+mod on_demand;
+mod query;
+mod resolve;
+mod settings;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use linux::datagram::{self, Arrived};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
-use crate::pod::Pod;
-use crate::served::Served;
+pub(crate) use host::Host;
+pub(crate) use metrics::DnsMetrics;
+pub(crate) use on_demand::{Names, addresses_of};
+pub(crate) use settings::PodSettings;
+pub(crate) use tcp::{begins_with_question, serve as serve_connection};
+
+use crate::scope::Scope;
+use message::Transport;
+use query::Way;
 
 /// The port of resolvers.
-const PORT: u16 = 53;
+pub(crate) const PORT: u16 = 53;
 /// Queries of one pod that may wait for their answers.
-const MAX_PENDING: usize = 512;
-/// How long an answer is waited for; stub resolvers ask again after 5 s.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const MAX_PENDING: usize = 512;
 /// The largest query that is taken; larger than any that is sent over UDP.
 const LARGEST_QUERY: usize = 4096;
-/// The largest answer over UDP.
-const LARGEST_ANSWER: usize = 65_535;
 
 /// Serves a DNS socket until the sender of `serving` is gone.
-pub(crate) async fn serve(socket: std::net::UdpSocket, served: Arc<Served>) {
-    let (pod, mut serving) = (&served.pod, served.serving.clone());
+pub(crate) async fn serve(socket: std::net::UdpSocket, scope: Scope) {
+    let (pod, mut serving) = (&scope.served.pod, scope.served.serving.clone());
     let socket = match UdpSocket::from_std(socket) {
         Ok(socket) => Arc::new(socket),
         Err(error) => return tracing::error!(?pod, %error, "cannot wait for DNS queries of a pod"),
     };
-    let pending = Arc::new(Semaphore::new(MAX_PENDING));
     let mut buffer = vec![0; LARGEST_QUERY];
     loop {
         let arrived = tokio::select! {
@@ -52,16 +69,16 @@ pub(crate) async fn serve(socket: std::net::UdpSocket, served: Arc<Served>) {
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&pending).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&scope.served.dns_places).try_acquire_owned() else {
             tracing::debug!(?pod, "too many DNS queries at once, dropped");
             continue;
         };
-        let Some(query) = buffer.get(..arrived.length).map(Vec::from) else { continue };
-        let (socket, served) = (Arc::clone(&socket), Arc::clone(&served));
+        let Some(packet) = buffer.get(..arrived.length).map(Vec::from) else { continue };
+        let (socket, scope) = (Arc::clone(&socket), scope.clone());
         tokio::spawn(async move {
             let _place = place;
-            let pod = &served.pod;
-            if let Err(error) = answer(&socket, pod, &arrived, &query).await {
+            if let Err(error) = answer(&socket, &scope, &arrived, &packet).await {
+                let pod = &scope.served.pod;
                 tracing::debug!(?pod, client = %arrived.source, %error, "DNS query not answered");
             }
         });
@@ -78,22 +95,16 @@ async fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Arrived> {
     }
 }
 
-async fn answer(socket: &UdpSocket, pod: &Pod, arrived: &Arrived, query: &[u8]) -> io::Result<()> {
-    let resolver: IpAddr = pod
-        .sockets
-        .resolver(arrived.destination)
-        .ok_or_else(|| io::Error::other("nobody knows which resolver it was for"))?;
+async fn answer(socket: &UdpSocket, scope: &Scope, arrived: &Arrived, packet: &[u8]) -> io::Result<()> {
+    let resolver = scope.served.pod.sockets.resolver(arrived.destination);
+    let resolver = resolver.ok_or_else(|| io::Error::other("nobody knows which resolver it was for"))?;
     let resolver = SocketAddr::new(resolver, PORT);
-    let upstream = UdpSocket::from_std(pod.sockets.to_resolver(resolver)?.into())?;
-    upstream.connect(resolver).await?;
-    upstream.send(query).await?;
-    let mut reply = vec![0; LARGEST_ANSWER];
-    let length = timeout(PATIENCE, upstream.recv(&mut reply)).await??;
-    let Some(reply) = reply.get(..length) else { return Ok(()) };
+    let way = Way { client: arrived.source, resolver, transport: Transport::Udp };
+    let Some(reply) = query::answer(scope, packet, way).await else { return Ok(()) };
     loop {
         socket.writable().await?;
         let sent = socket.try_io(Interest::WRITABLE, || {
-            datagram::send(socket, reply, arrived.destination, arrived.source)
+            datagram::send(socket, &reply, arrived.destination, arrived.source)
         });
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

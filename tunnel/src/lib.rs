@@ -45,7 +45,7 @@ use mesh::Store;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, watch};
 
-pub use config::{Config, Keepalive, PoolConfig, Timeouts};
+pub use config::{Config, DnsConfig, Keepalive, PoolConfig, Timeouts};
 pub use connections::{ConnectionInfo, Direction};
 pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
@@ -85,7 +85,12 @@ impl Tunnel {
         registry.register_collector(Box::new(TableSize(Arc::clone(&connections))));
         let (publish, published) = watch::channel(());
         store.subscribe(Box::new(move || publish.send_modify(|()| {})));
+        let cluster_domain = dns::Host::parse(&config.dns.cluster_domain);
+        let cluster_domain = cluster_domain.ok_or_else(|| {
+            io::Error::other(format!("cluster domain `{}` is no name", config.dns.cluster_domain))
+        })?;
         let shared = Arc::new(Shared {
+            cluster_domain,
             handshakes: Semaphore::new(config.max_handshakes),
             identities: Arc::new(Identities::new(certificates, config.timeouts.certificate)),
             metrics: Metrics::register(registry, config.max_label_sets),
@@ -120,7 +125,8 @@ impl Tunnel {
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
         if let Some(home) = self.workers.next() {
             for socket in listeners.dns {
-                home.runtime.spawn(dns::serve(socket, Arc::clone(&served)));
+                let (shared, served) = (Arc::clone(shared), Arc::clone(&served));
+                home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
             }
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));

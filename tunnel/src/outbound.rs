@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connections::{ConnectionInfo, Direction};
+use crate::dns;
 use crate::error::ConnectionError;
 use crate::gate::Link;
 use crate::hbone::client::{ConnectHead, PeerKey};
@@ -45,7 +46,7 @@ struct Tunnelled {
 
 /// Why there is no hop to dial.
 #[derive(Debug, thiserror::Error)]
-enum Unroutable {
+pub(crate) enum Unroutable {
     #[error(transparent)]
     Refused(#[from] mesh::Refusal),
     #[error("no healthy upstream: {0} has no address: {1}")]
@@ -54,8 +55,35 @@ enum Unroutable {
     OtherNetwork(SocketAddr),
 }
 
+/// Why something was not reached as a connection of the pod would have reached it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReachError {
+    #[error(transparent)]
+    Unroutable(#[from] Unroutable),
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+/// Connects to where a connection of the pod to `destination` would be carried, for what the agent asks on the pod's behalf.
+pub(crate) async fn reach(
+    scope: &Scope,
+    source: SocketAddr,
+    destination: SocketAddr,
+) -> Result<(Far, Option<Link>), ReachError> {
+    let own = scope.own_workload().await.map_err(Unroutable::from)?;
+    let way = Way { source, original_destination: destination };
+    let hop = plan(scope, &own, way, &Tried::default()).await?;
+    Ok(dial(scope, &own, source, &hop).await?)
+}
+
 /// Serves one captured connection to its end.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
+    if scope.served.dns
+        && captured.original_destination.port() == dns::PORT
+        && dns::begins_with_question(&captured.stream).await
+    {
+        return Box::pin(dns::serve_connection(scope, captured)).await;
+    }
     let Captured { place: _place, stream, source, original_destination } = captured;
     if probe::is_probe(original_destination) {
         return probe::answer(stream).await;
@@ -170,8 +198,7 @@ impl TryFrom<Route> for Hop {
     }
 }
 
-/// Finds the address of a destination that has only a name, with the node's resolver: one that was not tried, if there is
-/// one.
+/// Finds the address of a destination that has only a name: one that was not tried, if there is one.
 async fn resolve(
     scope: &Scope,
     unresolved: &Unresolved,
@@ -179,15 +206,14 @@ async fn resolve(
     tried: &[SocketAddr],
 ) -> Result<Route, Unroutable> {
     let fault = |reason: String| Unroutable::Unresolved(Arc::clone(&unresolved.hostname), reason);
-    let lookup = tokio::net::lookup_host((&*unresolved.hostname, unresolved.port));
-    let addresses = timeout(scope.shared.config.timeouts.resolve, lookup)
+    let limit = scope.shared.config.timeouts.resolve;
+    let addresses = timeout(limit, dns::addresses_of(scope, &unresolved.hostname))
         .await
         .map_err(|_| fault("the resolver took too long".into()))?
         .map_err(|error| fault(error.to_string()))?;
-    let addresses: Vec<_> = addresses.map(|address| address.ip()).collect();
     let was_tried = |address: &IpAddr| tried.iter().any(|tried| tried.ip() == *address);
     let fresh: Vec<_> = addresses.iter().copied().filter(|address| !was_tried(address)).collect();
-    let addresses = if fresh.is_empty() { &addresses } else { &fresh };
+    let addresses = if fresh.is_empty() { &*addresses } else { &fresh };
     let chosen = unresolved.choose(addresses, pick).ok_or_else(|| fault("the answer is empty".into()))?;
     Ok(unresolved.at(chosen)?)
 }

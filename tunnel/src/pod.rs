@@ -37,6 +37,11 @@ pub trait PodSockets: Send + Sync {
     /// The resolver that is meant by a query which came to `address` of a DNS socket.
     fn resolver(&self, address: IpAddr) -> Option<IpAddr>;
 
+    /// The text of `/etc/resolv.conf` as the pod's own processes see it; none where no such process is found. May block.
+    fn resolv_conf(&self) -> Option<String> {
+        None
+    }
+
     /// Where a captured connection was going. Transparent capture leaves that in the local address.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Timeouts};
 use crate::connections::Connections;
+use crate::dns::Host;
 use crate::gate::Place;
 use crate::hbone::pool::Pool;
 use crate::identities::Identities;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) connections: Arc<Connections>,
     pub(crate) handshakes: Semaphore,
     pub(crate) pods: Mutex<Vec<Weak<Served>>>,
+    /// The domain of Kubernetes' names.
+    pub(crate) cluster_domain: Host,
 }
 
 /// One pod on one worker.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::dns::{self, Names, PodSettings};
 use crate::gate::Gate;
 use crate::identities::{Identities, User};
 use crate::pod::{Listeners, Pod};
@@ -39,6 +40,14 @@ pub(crate) struct Served {
     pub(crate) pauses: Pauses,
     /// Whether it has listeners for tunnels.
     has_tunnels: bool,
+    /// Whether its DNS queries come to us.
+    pub(crate) dns: bool,
+    /// DNS queries of its applications that may be under way.
+    pub(crate) dns_places: Arc<Semaphore>,
+    /// How its applications resolve names.
+    pub(crate) settings: PodSettings,
+    /// What names that connections go to were resolved to.
+    pub(crate) names: Names,
 }
 
 impl Served {
@@ -59,6 +68,10 @@ impl Served {
             offers: Arc::default(),
             pauses: Pauses::default(),
             has_tunnels: !listeners.hbone.is_empty(),
+            dns: !listeners.dns.is_empty(),
+            dns_places: Arc::new(Semaphore::new(dns::MAX_PENDING)),
+            settings: PodSettings::new(&pod.namespace, &config.dns.cluster_domain),
+            names: Names::default(),
             pod,
             serving,
         }

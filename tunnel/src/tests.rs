@@ -2,6 +2,7 @@
 
 mod budget;
 mod carry;
+mod dns;
 mod gate;
 mod patience;
 mod peer;

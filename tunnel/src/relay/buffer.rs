@@ -40,6 +40,11 @@ impl Buffer {
         Ok(buffer)
     }
 
+    /// A buffer with these bytes, of no pool.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.into(), start: 0, end: bytes.len() }
+    }
+
     /// Whether nothing was read.
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.end

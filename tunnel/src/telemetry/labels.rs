@@ -163,6 +163,24 @@ fn encode_party(
     names.iter().zip(values).try_for_each(|(name, value)| put(name, value))
 }
 
+/// The labels of connections that needed a name to be resolved: as many as there are applications and such names in the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct OnDemand {
+    pub(crate) source: Party,
+    pub(crate) hostname: Arc<str>,
+}
+
+impl EncodeLabelSet for OnDemand {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut put = |key: &str, value: &str| {
+            let value = if value.is_empty() { "unknown" } else { value };
+            (key, value).encode(encoder.encode_label())
+        };
+        encode_party(&mut put, &SOURCE, &self.source)?;
+        put("hostname", &self.hostname)
+    }
+}
+
 /// The label of the gauge of open sockets.
 impl EncodeLabelSet for Reporter {
     fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::Snapshot;
+use mesh::{Snapshot, Workload};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -14,10 +14,12 @@ use prometheus_client::registry::Registry;
 
 use super::dry_run::DryRuns;
 use super::known::{Held, Known};
-use super::labels::{Common, Labels, Reporter};
+use super::labels::{Common, Labels, OnDemand, Reporter};
+use super::party::Party;
 use super::reasons::Reasons;
 use super::record::Details;
 use super::same_node::{SameNodeConnections, SameNodeOutcome};
+use crate::dns::DnsMetrics;
 use crate::error::Flag;
 use crate::gate::Reason;
 use crate::outbound::attempts::Outcome;
@@ -52,6 +54,10 @@ pub(crate) struct Families {
     /// What dry-run policies would have decided.
     pub(crate) dry_runs: DryRuns,
     same_node: SameNodeConnections,
+    /// What is counted of DNS queries.
+    pub(crate) dns: DnsMetrics,
+    /// Connections that needed a name to be resolved.
+    on_demand: Family<OnDemand, Counter>,
     known: Arc<Known>,
 }
 
@@ -69,6 +75,8 @@ impl Default for Families {
             reasons: Reasons::default(),
             dry_runs: DryRuns::default(),
             same_node: SameNodeConnections::default(),
+            dns: DnsMetrics::default(),
+            on_demand: Family::default(),
             known: Arc::new(Known::new(usize::MAX)),
         }
     }
@@ -82,6 +90,7 @@ impl Metrics {
             reasons: Reasons::register(registry),
             dry_runs: DryRuns::register(registry),
             same_node: SameNodeConnections::register(registry),
+            dns: DnsMetrics::register(registry),
             ..Families::default()
         };
         let counters = [
@@ -126,6 +135,11 @@ impl Metrics {
             "Connections counted under unknown labels, since there are too many label sets",
             metrics.known.unlabelled.clone(),
         );
+        registry.register(
+            "istio_on_demand_dns",
+            "The total number of requests that used on-demand DNS (unstable)",
+            metrics.on_demand.clone(),
+        );
         for reporter in [Reporter::Source, Reporter::Destination] {
             drop(metrics.sockets.get_or_create(&reporter));
         }
@@ -144,6 +158,12 @@ impl Metrics {
     /// Counts a connection between pods of one node that was to be direct.
     pub(crate) fn count_same_node(&self, outcome: SameNodeOutcome) {
         self.same_node.count(outcome);
+    }
+
+    /// Counts a connection of `own` for which `hostname` had to be resolved.
+    pub(crate) fn count_on_demand(&self, own: &Workload, hostname: &Arc<str>) {
+        let source = Party::of(own, Some(own.identity()));
+        self.on_demand.get_or_create(&OnDemand { source, hostname: Arc::clone(hostname) }).inc();
     }
 
     /// Counts a connection that was refused before anything was dialled.

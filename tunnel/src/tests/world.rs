@@ -24,12 +24,16 @@ use crate::{
 
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// Whom applications ask for names.
+pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 53);
 
 /// Where cluster addresses are on loopback, and what loopback listeners stand for.
 #[derive(Clone, Default)]
 pub(super) struct Places {
     located: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
     captured: Arc<Mutex<HashMap<SocketAddr, SocketAddr>>>,
+    /// What the pods' processes see of their resolver's settings.
+    resolv_conf: Arc<Mutex<Option<String>>>,
 }
 
 impl Places {
@@ -44,6 +48,11 @@ impl Places {
     /// Says where on loopback a cluster address is.
     pub(super) fn place(&self, cluster: SocketAddr, loopback: SocketAddr) {
         self.located.lock().unwrap().insert(cluster, loopback);
+    }
+
+    /// Lets the pods' processes have settings of their own.
+    pub(super) fn set_resolv_conf(&self, text: &str) {
+        *self.resolv_conf.lock().unwrap() = Some(text.to_owned());
     }
 
     pub(super) fn at(&self, cluster: SocketAddr) -> SocketAddr {
@@ -69,7 +78,11 @@ impl PodSockets for Places {
     }
 
     fn resolver(&self, _: IpAddr) -> Option<IpAddr> {
-        None
+        Some(RESOLVER.into())
+    }
+
+    fn resolv_conf(&self) -> Option<String> {
+        self.resolv_conf.lock().unwrap().clone()
     }
 
     fn original_destination(&self, accepted: &TcpStream) -> io::Result<SocketAddr> {
@@ -239,6 +252,18 @@ impl World {
         let listeners = Listeners { outbound: vec![listener], ..Listeners::default() };
         self.pods.push(self.client.tunnel.start(pod("client", &self.places), listeners));
         address
+    }
+
+    /// Ways for the client pod's application to ask [`RESOLVER`] for names: by datagrams, and by a connection.
+    pub(super) fn way_to_resolver(&mut self) -> (SocketAddr, SocketAddr) {
+        let listener = self.places.capture((RESOLVER, 53).into());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        linux::sockopt::set_packet_info(&socket, false).unwrap();
+        let ways = (socket.local_addr().unwrap(), listener.local_addr().unwrap());
+        let listeners = Listeners { outbound: vec![listener], dns: vec![socket], ..Listeners::default() };
+        self.pods.push(self.client.tunnel.start(pod("client", &self.places), listeners));
+        ways
     }
 
     /// A way for the server pod's application to connect to `destination`, which may be itself: its tunnel

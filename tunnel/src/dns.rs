@@ -35,9 +35,17 @@ pub(crate) use metrics::DnsMetrics;
 pub(crate) use on_demand::{Names, addresses_of};
 pub(crate) use settings::PodSettings;
 pub(crate) use tcp::{begins_with_question, serve as serve_connection};
+#[cfg(feature = "fuzzing")]
+pub(crate) use {
+    find::Asker,
+    handler::{Action as DnsAction, handle as handle_packet},
+    message::is_answer,
+    settings::Settings,
+    tcp::judge as judge_connection,
+};
 
 use crate::scope::Scope;
-use message::Transport;
+pub(crate) use message::Transport;
 use query::Way;
 
 /// The port of resolvers.

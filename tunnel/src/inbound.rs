@@ -34,6 +34,8 @@ use crate::scope::{Captured, Scope};
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
 use crate::tls::{HandshakeError, peer_identity};
+#[cfg(feature = "fuzzing")]
+pub(crate) use proxy_protocol::header as proxy_header;
 
 /// A tunnel, or a connection that the agent made itself, whose client is proven.
 #[derive(Clone)]

@@ -16,6 +16,8 @@ mod config;
 mod connections;
 mod dns;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod hbone;
 mod identities;

@@ -10,6 +10,7 @@ mod bench;
 mod binaries;
 mod build_ebpf;
 mod demo;
+mod fuzz;
 mod setup;
 mod shell;
 mod test;
@@ -27,6 +28,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Show the product on two nodes made of network namespaces.
     Demo(demo::Args),
+    /// Feed the places that read bytes of strangers with inputs made up by libFuzzer.
+    Fuzz(fuzz::Args),
     /// Run the tests: all of them, or one suite.
     Test(test::Args),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match outcome {

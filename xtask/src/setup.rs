@@ -34,6 +34,10 @@ pub(crate) const RUNTIME: [Need; 5] = [
 pub(crate) const NETFILTER: [Need; 1] =
     [Need { package: "iptables", present: || find_tool("iptables-restore").is_some() }];
 
+/// For tests that ask for names.
+pub(crate) const NAMES: [Need; 1] =
+    [Need { package: "bind9-dnsutils", present: || find_tool("dig").is_some() }];
+
 /// Fails unless the caller is root.
 pub(crate) fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

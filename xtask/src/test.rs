@@ -71,6 +71,7 @@ fn netns(filter: Option<&str>) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
     setup::ensure(&setup::NETFILTER)?;
+    setup::ensure(&setup::NAMES)?;
     let binaries = Binaries::build()?;
     plugin::check(&binaries.plugin)?;
     for package in NETNS {

@@ -1,6 +1,7 @@
 //! Rows E5 to E8 of the truth table: DNS of a captured pod, in both families.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::inside::in_netns;
+use hickory_proto::op::{Message, MessageType, OpCode, Query};
+use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use netns_tests::{LIMIT, World, at};
 
 const PORT: u16 = 53;
 
-/// Answers what it is asked with its own name before it, and counts.
+/// Answers what it is asked with a text that says who asked whom, and counts.
 struct Resolver {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
@@ -28,8 +32,10 @@ impl Resolver {
             // Ends with the test's process.
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                 counter.fetch_add(1, Ordering::Relaxed);
-                let mut answer = format!("{} saw {}: ", address.ip(), from.ip()).into_bytes();
-                answer.extend(buffer.iter().take(length));
+                let asked = buffer.get(..length).unwrap_or_default();
+                let Some(answer) = reply(asked, &format!("{} saw {}", address.ip(), from.ip())) else {
+                    return;
+                };
                 if socket.send_to(&answer, from).is_err() {
                     return;
                 }
@@ -54,11 +60,34 @@ fn wildcard(target: SocketAddr) -> &'static str {
     if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
 }
 
-fn ask(socket: &UdpSocket, target: SocketAddr, question: &str) -> Result<(String, SocketAddr)> {
-    socket.send_to(question.as_bytes(), target)?;
+/// A question about the text of a name that no mesh knows.
+fn question(label: &str) -> Result<Vec<u8>> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.add_query(Query::query(Name::from_ascii(format!("{label}.unknown.test."))?, RecordType::TXT));
+    Ok(message.to_vec()?)
+}
+
+/// The answer to a question, with this text.
+fn reply(asked: &[u8], text: &str) -> Option<Vec<u8>> {
+    let mut message = Message::from_vec(asked).ok()?.into_response();
+    let name = message.queries.first()?.name.clone();
+    message.add_answer(Record::from_rdata(name, 5, RData::TXT(TXT::new(vec![text.to_owned()]))));
+    message.to_vec().ok()
+}
+
+/// What an answer says: the text, and what was asked.
+fn said(answer: &[u8]) -> Result<String> {
+    let message = Message::from_vec(answer)?;
+    let asked = message.queries.first().context("no question")?.name.to_ascii();
+    let text = message.answers.first().context("no answer")?.data.to_string();
+    Ok(format!("{}: {}", text.trim_matches('"'), asked.split('.').next().unwrap_or_default()))
+}
+
+fn ask(socket: &UdpSocket, target: SocketAddr, label: &str) -> Result<(String, SocketAddr)> {
+    socket.send_to(&question(label)?, target)?;
     let mut buffer = [0; 2048];
     let (length, from) = socket.recv_from(&mut buffer).with_context(|| format!("no answer from {target}"))?;
-    Ok((String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned(), from))
+    Ok((said(buffer.get(..length).unwrap_or_default())?, from))
 }
 
 /// How many of the client's queries were steered, by the agent's own count.
@@ -93,10 +122,11 @@ fn e5_queries_go_through_the_agent_and_the_answer_comes_from_the_resolver() -> R
         let socket = socket(&world, wildcard(target))?;
         socket.connect(target)?;
         ensure!(socket.peer_addr()? == target, "getpeername must stay {target}, is {}", socket.peer_addr()?);
-        socket.send(b"two")?;
+        socket.send(&question("two")?)?;
         let mut buffer = [0; 2048];
         let length = socket.recv(&mut buffer)?;
-        ensure!(buffer.get(..length) == Some(format!("{} saw {own}: two", target.ip()).as_bytes()));
+        let answer = said(buffer.get(..length).unwrap_or_default())?;
+        ensure!(answer == format!("{} saw {own}: two", target.ip()), "{answer}");
         ensure!(resolver.asked() == 3 && resolver.address == target);
         harness::eventually("three queries to be counted", LIMIT, || {
             (steered(&world).ok()? == before + 3).then_some(())
@@ -114,13 +144,13 @@ fn e5_two_resolvers_asked_by_one_socket_are_told_apart() -> Result<()> {
     let second = Resolver::start(world.nodes[1].netns(), SocketAddr::new(gateway.into(), PORT))?;
     let socket = socket(&world, "0.0.0.0:0")?;
     for resolver in [&first, &second] {
-        socket.send_to(b"q", resolver.address)?;
+        socket.send_to(&question("q")?, resolver.address)?;
     }
     let mut answered = Vec::new();
     for _ in 0..2 {
         let mut buffer = [0; 2048];
         let (length, from) = socket.recv_from(&mut buffer)?;
-        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+        let text = said(buffer.get(..length).unwrap_or_default())?;
         ensure!(text.starts_with(&from.ip().to_string()), "{text} came from {from}");
         answered.push(from);
     }
@@ -165,16 +195,55 @@ fn e5_a_pod_may_switch_it_off() -> Result<()> {
     Ok(())
 }
 
+/// Asks on a connection, and waits for the answer.
+fn ask_by_tcp(stream: &mut TcpStream, label: &str) -> Result<String> {
+    let question = question(label)?;
+    let mut message = u16::try_from(question.len())?.to_be_bytes().to_vec();
+    message.extend(question);
+    stream.write_all(&message)?;
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer)?;
+    said(&answer)
+}
+
 #[test]
-fn e6_dns_over_tcp_is_captured_as_any_connection() -> Result<()> {
+fn e6_questions_on_a_connection_go_through_the_agent() -> Result<()> {
+    let world = World::new()?;
+    let (v4, v6) = world.outside.addresses();
+    for target in at([v4.into(), v6.into()], PORT) {
+        // It serves no connections: the agent asks it by datagram.
+        let resolver = Resolver::start(&world.outside.netns, target)?;
+        let mut stream = world.client.connect(target, LIMIT)??;
+        stream.set_read_timeout(Some(LIMIT))?;
+        ensure!(stream.peer_addr()? == target);
+        let own: IpAddr =
+            if target.is_ipv4() { world.client.ipv4().into() } else { world.client.ipv6().into() };
+        for label in ["one", "two"] {
+            let answer = ask_by_tcp(&mut stream, label)?;
+            ensure!(answer == format!("{} saw {own}: {label}", target.ip()), "{answer}");
+        }
+        ensure!(resolver.asked() == 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn e6_what_is_no_question_is_captured_as_any_connection() -> Result<()> {
     let world = World::new()?;
     for address in world.outside_ips() {
         let target = SocketAddr::new(address, PORT);
-        let server = in_netns(&world.outside.netns, || std::net::TcpListener::bind(target))??;
-        let stream = world.client.connect(target, LIMIT)??;
+        let server = in_netns(&world.outside.netns, || TcpListener::bind(target))??;
+        let mut stream = world.client.connect(target, LIMIT)??;
         ensure!(stream.peer_addr()? == target);
-        let (_, peer) = server.accept()?;
+        stream.write_all(b"SSH-2.0-client\r\n")?;
+        let (mut accepted, peer) = server.accept()?;
         ensure!(peer != stream.local_addr()?, "the agent must stand between");
+        accepted.set_read_timeout(Some(LIMIT))?;
+        let mut read = [0; 16];
+        accepted.read_exact(&mut read)?;
+        ensure!(&read == b"SSH-2.0-client\r\n");
     }
     Ok(())
 }

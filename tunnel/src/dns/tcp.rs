@@ -55,7 +55,7 @@ pub(crate) async fn begins_with_question(stream: &TcpStream) -> bool {
 }
 
 /// Whether these first bytes of a connection are those of a question; none while there are too few.
-fn judge(bytes: &[u8]) -> Option<bool> {
+pub(crate) fn judge(bytes: &[u8]) -> Option<bool> {
     // QR and opcode, then one question and no answers to it.
     let expected = [(4, 0xf8, 0), (6, 0xff, 0), (7, 0xff, 1), (8, 0xff, 0), (9, 0xff, 0)];
     for (at, mask, value) in expected {

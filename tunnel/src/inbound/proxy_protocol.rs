@@ -14,7 +14,7 @@ const SOURCE_IDENTITY: u8 = 0xd0;
 const SERVICE: u8 = 0xd1;
 
 /// The header for a connection from `client` to `target`. Values that are too long for it are left out.
-pub(super) fn header(
+pub(crate) fn header(
     client: SocketAddr,
     target: SocketAddr,
     identity: &str,

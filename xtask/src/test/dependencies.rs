@@ -25,7 +25,13 @@ const WALLS: [Wall; 6] = [
     Wall { libraries: &["kube", "k8s-openapi"], allowed: &["culvert-node-agent"] },
     Wall {
         libraries: &["culvert-tunnel", "culvert-redirect-loader"],
-        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-kernel-tests", "culvert-bench"],
+        allowed: &[
+            "culvert-node-agent",
+            "culvert-netns-tests",
+            "culvert-kernel-tests",
+            "culvert-bench",
+            "culvert-fuzz",
+        ],
     },
     Wall { libraries: &["culvert-control"], allowed: &["culvert-node-agent", "culvert-netns-tests"] },
 ];

@@ -1,0 +1,26 @@
+//! Fuzz targets: each takes bytes as a stranger may send them and panics if something does not hold that must.
+//!
+//! `cargo xtask fuzz TARGET` feeds them with libFuzzer; the test `corpus` replays `corpus/TARGET/*` through the same functions,
+//! in every run of the unit tests. What a fuzzer finds is kept there.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::indexing_slicing, reason = "a panic is how a target says that something does not hold")]
+
+mod connect;
+mod dns;
+mod proxy;
+
+pub use connect::{connect_authority, connect_headers};
+pub use dns::dns;
+pub use proxy::proxy_protocol;
+
+/// A target.
+pub type Target = fn(&[u8]);
+
+/// All targets, by their names.
+pub const TARGETS: [(&str, Target); 4] = [
+    ("connect_authority", connect_authority),
+    ("connect_headers", connect_headers),
+    ("dns", dns),
+    ("proxy_protocol", proxy_protocol),
+];

@@ -14,4 +14,5 @@ mod resets;
 mod retry;
 mod same_node;
 mod service;
+mod unprocessed;
 mod world;

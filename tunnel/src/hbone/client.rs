@@ -46,6 +46,9 @@ pub(crate) struct ConnectHead {
     pub(crate) traceparent: Traceparent,
 }
 
+/// What h2 says about the streams that a peer takes before the peer has said anything; no peer can say so much.
+pub(super) const UNSAID: usize = usize::MAX - 1;
+
 /// The part of an HTTP/2 connection that has to be driven.
 pub(super) type Connection = h2::client::Connection<TlsStream<TcpStream>, Buffer>;
 
@@ -80,6 +83,7 @@ impl Connector {
             .initial_connection_window_size(self.http2.connection_window)
             .max_frame_size(self.http2.frame_size)
             .max_header_list_size(self.http2.client_header_list)
+            .initial_max_send_streams(UNSAID)
             .handshake::<_, Buffer>(tls);
         let limit = self.timeouts.http2_handshake;
         let (sender, connection) =

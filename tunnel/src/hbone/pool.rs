@@ -1,7 +1,8 @@
 //! The tunnels of one worker, shared by the connections that may share them.
 //!
 //! Invariants: one dial for a peer at a time, whose outcome everyone who waits for it gets; a tunnel never
-//! carries more streams than we or the peer allow; what is dead, or told to go away, is handed out to nobody.
+//! carries more streams than we or the peer allow, and only one before the peer has said what it allows; what is dead, or
+//! told to go away, is handed out to nobody.
 //! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while, or as soon as it is
 //! unused once its pod is no longer served.
 
@@ -9,6 +10,7 @@ mod carrier;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -39,8 +41,10 @@ struct Inner {
 #[derive(Default)]
 struct Peer {
     carriers: Vec<Arc<Carrier>>,
-    dialling: Option<Shared<BoxFuture<'static, Result<(), ConnectError>>>>,
+    dialling: Option<Dialling>,
 }
+
+type Dialling = Shared<BoxFuture<'static, Result<(), ConnectError>>>;
 
 impl Pool {
     pub(crate) fn new(connector: Connector, config: PoolConfig) -> Self {
@@ -49,8 +53,8 @@ impl Pool {
 
     /// Opens a stream to the peer of `key`, on a tunnel that is there or a new one.
     ///
-    /// If a tunnel that has worked before turns out to be gone, another is tried, once: the application has
-    /// sent nothing yet.
+    /// If a tunnel that has worked before turns out to be gone, or the peer says that it has not looked at the request, it
+    /// is tried again, once: the application has sent nothing yet.
     pub(crate) async fn open(
         &self,
         key: &PeerKey,
@@ -65,6 +69,7 @@ impl Pool {
             let worked_before = lease.carrier().has_worked();
             let carrier = Arc::clone(lease.carrier());
             match timeout(limit, lease.open(request.clone())).await {
+                Ok(Err(ConnectError::Unprocessed(_))) if may_retry => may_retry = false,
                 Ok(Err(_)) if may_retry && worked_before && carrier.is_closed() => may_retry = false,
                 Ok(outcome) => return outcome,
                 Err(_) => return Err(ConnectError::NoAnswer(limit)),
@@ -80,28 +85,52 @@ impl Pool {
 
     async fn lease(&self, key: &PeerKey, served: &Arc<Served>) -> Result<Lease, ConnectError> {
         loop {
-            let dialling = {
+            let wait = {
                 let mut peers = self.inner.peers();
                 let peer = peers.entry(key.clone()).or_default();
                 let limit = self.inner.config.max_streams;
                 if let Some(lease) = peer.carriers.iter().find_map(|carrier| Lease::take(carrier, limit)) {
                     return Ok(lease);
                 }
-                peer.dialling
-                    .get_or_insert_with(|| dial(Arc::clone(&self.inner), key.clone(), Arc::clone(served)))
-                    .clone()
+                match peer.carriers.iter().find_map(|carrier| carrier.unsettled()) {
+                    Some(settled) => Wait::Settled(settled),
+                    None => Wait::Dialled(
+                        peer.dialling
+                            .get_or_insert_with(|| {
+                                dial(Arc::clone(&self.inner), key.clone(), Arc::clone(served))
+                            })
+                            .clone(),
+                    ),
+                }
             };
-            dialling.await?;
+            wait.over(self.inner.connector.timeouts.http2_handshake).await?;
+        }
+    }
+}
+
+/// What there is to wait for while no tunnel has a place.
+enum Wait {
+    /// A new tunnel's peer says how many streams it takes.
+    Settled(watch::Receiver<bool>),
+    /// A tunnel is dialled.
+    Dialled(Dialling),
+}
+
+impl Wait {
+    async fn over(self, limit: Duration) -> Result<(), ConnectError> {
+        match self {
+            Self::Settled(mut settled) => {
+                let told = timeout(limit, settled.wait_for(|settled| *settled)).await;
+                // A tunnel that has ended meanwhile is not waited for any more either.
+                told.map(drop).map_err(|_| ConnectError::NoAnswer(limit))
+            }
+            Self::Dialled(dialling) => dialling.await,
         }
     }
 }
 
 /// Dials in a task of its own, so that nobody who gives up waiting takes the others' connection along.
-fn dial(
-    inner: Arc<Inner>,
-    key: PeerKey,
-    served: Arc<Served>,
-) -> Shared<BoxFuture<'static, Result<(), ConnectError>>> {
+fn dial(inner: Arc<Inner>, key: PeerKey, served: Arc<Served>) -> Dialling {
     let task = tokio::spawn(async move {
         let outcome = inner.connector.dial(&key, &served).await;
         let mut peers = inner.peers();

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::resets::expect_reset;
 use super::world::{SERVER, World, eventually, soon};
-use crate::{Config, PoolConfig};
+use crate::{Config, Http2Config, PoolConfig};
 
 /// Opens `count` connections at once and waits until the application has them all.
 async fn open(world: &mut World, app: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
@@ -41,6 +41,15 @@ async fn a_full_tunnel_is_joined_by_another() {
     let app = world.app(80).await;
     let _open = open(&mut world, &app, 10).await;
     assert_eq!(world.client.tunnels(), 3);
+}
+
+#[tokio::test]
+async fn many_at_once_keep_to_what_the_peer_takes() {
+    let http2 = Http2Config { max_streams: 3, ..Http2Config::default() };
+    let mut world = World::configured(Config { http2, ..Config::default() }, |_, _| {});
+    let app = world.app(80).await;
+    let _open = open(&mut world, &app, 20).await;
+    assert_eq!(world.client.tunnels(), 7);
 }
 
 #[tokio::test]

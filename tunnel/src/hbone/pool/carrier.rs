@@ -1,6 +1,7 @@
 //! One tunnel: an HTTP/2 connection to a peer and the streams on it.
 
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::baggage::Baggage;
-use super::super::client::{Connection, accepted};
+use super::super::client::{Connection, UNSAID, accepted};
 use super::super::{BAGGAGE, ConnectError, HboneStream, Http2Config, keepalive};
 use crate::relay::Buffer;
 
@@ -28,6 +29,8 @@ pub(super) struct Carrier {
     worked: AtomicBool,
     /// Told when the last stream ends.
     idle: Notify,
+    /// True once the peer has said how many streams it takes, or the tunnel has ended.
+    settled: watch::Sender<bool>,
 }
 
 /// When an unused tunnel is given up.
@@ -53,6 +56,7 @@ impl Carrier {
             streams: AtomicUsize::new(0),
             worked: AtomicBool::new(false),
             idle: Notify::new(),
+            settled: watch::Sender::new(false),
         }
     }
 
@@ -71,6 +75,30 @@ impl Carrier {
         if let State::Open { .. } = *state {
             *state = State::Closed(reason);
         }
+        drop(state);
+        self.settled.send_replace(true);
+    }
+
+    /// If it carries one stream and may carry more as soon as the peer says so: what is told then.
+    pub(super) fn unsettled(&self) -> Option<watch::Receiver<bool>> {
+        match &*self.state() {
+            State::Open { sender, .. } if sender.current_max_send_streams() == UNSAID => {
+                Some(self.settled.subscribe())
+            }
+            _ => None,
+        }
+    }
+
+    /// Drives the connection, and tells when the peer has said how many streams it takes.
+    async fn drive(&self, connection: &mut Connection) -> Result<(), h2::Error> {
+        poll_fn(|cx| {
+            let end = Pin::new(&mut *connection).poll(cx);
+            if connection.max_concurrent_send_streams() != UNSAID && !*self.settled.borrow() {
+                self.settled.send_replace(true);
+            }
+            end
+        })
+        .await
     }
 
     /// Closes it if it has carried nothing for `limit`; tells whether it did.
@@ -99,7 +127,7 @@ impl Carrier {
         let mut served = true;
         loop {
             tokio::select! {
-                end = &mut connection => return match end {
+                end = self.drive(&mut connection) => return match end {
                     Ok(()) => ConnectError::Http2("closed by the peer".into()),
                     Err(error) => error.into(),
                 },
@@ -152,7 +180,10 @@ impl Lease {
     /// Takes a place if one is free. The pool's lock is held, so that nobody takes the same.
     pub(super) fn take(carrier: &Arc<Carrier>, max_streams: usize) -> Option<Self> {
         let allowed = match &*carrier.state() {
-            State::Open { sender, .. } => sender.current_max_send_streams().min(max_streams),
+            State::Open { sender, .. } => match sender.current_max_send_streams() {
+                UNSAID => max_streams.min(1),
+                said => said.min(max_streams),
+            },
             State::Closed(_) => 0,
         };
         if carrier.streams.load(Ordering::Relaxed) >= allowed {
@@ -170,7 +201,7 @@ impl Lease {
     pub(super) async fn open(self, request: Request<()>) -> Result<(HboneStream, Baggage), ConnectError> {
         let sender = match &*self.carrier.state() {
             State::Open { sender, .. } => sender.clone(),
-            State::Closed(reason) => return Err(reason.clone()),
+            State::Closed(reason) => return Err(reason.clone().unsent()),
         };
         let exchange = async {
             let (response, send) = sender.ready().await?.send_request(request, false)?;
@@ -190,10 +221,15 @@ impl Lease {
 
     /// A reset is of the one stream; everything else (GOAWAY, a broken connection) closes the tunnel.
     fn failed(&self, error: h2::Error) -> ConnectError {
-        if error.is_reset() {
-            return error.into();
+        let of_stream = error.is_reset();
+        let error = ConnectError::from(error);
+        if of_stream {
+            return error;
         }
-        self.carrier.close(error.into());
+        self.carrier.close(error.clone());
+        if matches!(error, ConnectError::Unprocessed(_)) {
+            return error;
+        }
         match &*self.carrier.state() {
             State::Closed(reason) => reason.clone(),
             State::Open { .. } => ConnectError::Http2("closed".into()),

@@ -14,6 +14,9 @@ use serde_json::Value;
 use crate::node::Node;
 use crate::pod::Pod;
 
+/// Where tunnels are taken.
+const HBONE_PORT: u16 = 15008;
+
 /// Service port to target port.
 pub type Ports = BTreeMap<u16, u16>;
 
@@ -93,6 +96,9 @@ pub struct Workload {
     /// `namespace/hostname` of its services, and the ports they reach it by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Ports>,
+    /// In front of it, for who addresses it by its own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waypoint: Option<Gateway>,
 }
 
 /// A service.
@@ -109,6 +115,19 @@ pub struct Service {
     pub vips: Vec<String>,
     /// Ports.
     pub ports: Ports,
+    /// In front of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waypoint: Option<Gateway>,
+}
+
+/// The place of a waypoint.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// `network/address`, or `namespace/hostname` of its service.
+    pub destination: String,
+    /// Where it takes tunnels.
+    pub hbone_mtls_port: u16,
 }
 
 impl Workload {
@@ -127,6 +146,7 @@ impl Workload {
             canonical_revision: "v1".to_owned(),
             authorization_policies: Vec::new(),
             services: BTreeMap::new(),
+            waypoint: None,
         }
     }
 
@@ -158,12 +178,25 @@ impl Service {
             hostname: format!("{name}.{namespace}.svc.cluster.local"),
             vips: vips.iter().map(|vip| format!("/{vip}")).collect(),
             ports: ports.iter().copied().collect(),
+            waypoint: None,
         }
     }
 
     /// `namespace/hostname`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.hostname)
+    }
+}
+
+impl Gateway {
+    /// The waypoints that a service stands for.
+    pub fn service(service: &Service) -> Self {
+        Self { destination: service.key(), hbone_mtls_port: HBONE_PORT }
+    }
+
+    /// The waypoint at an address.
+    pub fn address(address: IpAddr) -> Self {
+        Self { destination: format!("/{address}"), hbone_mtls_port: HBONE_PORT }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
 mod dependencies;
+mod interop;
 mod kernels;
 mod plugin;
 
@@ -13,6 +14,8 @@ use crate::{build_ebpf, setup, shell};
 
 /// Those that need root and namespaces: the harness's own, and the product's.
 const NETNS: [&str; 2] = ["culvert-harness", "culvert-netns-tests"];
+/// Those of them and of the interop suite that have tests which need neither, in their libraries.
+const LIBRARIES: [&str; 2] = ["culvert-harness", "culvert-interop-tests"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +32,8 @@ enum Suite {
     Unit,
     /// Real namespaces, real eBPF, real agents; as root.
     Netns,
+    /// Real agents against a real Envoy; as root.
+    Interop,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,
 }
@@ -41,6 +46,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Netns) {
         netns(filter)?;
+    }
+    if wanted(Suite::Interop) {
+        interop::run(filter)?;
     }
     match (wanted(Suite::Kernels), filter) {
         (true, None) => kernels::run()?,
@@ -61,9 +69,12 @@ fn unit(filter: Option<&str>) -> Result<()> {
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     let mut tests = shell::cargo();
     tests.args(["test", "--workspace"]);
-    tests.args(NETNS.iter().flat_map(|package| ["--exclude", package])).args(filter);
+    let others = NETNS.iter().chain(&["culvert-interop-tests"]);
+    tests.args(others.flat_map(|package| ["--exclude", package])).args(filter);
     shell::run(&mut tests)?;
-    shell::run(shell::cargo().args(["test", "-p", "culvert-harness", "--lib"]).args(filter))
+    let mut libraries = shell::cargo();
+    libraries.args(["test", "--lib"]).args(LIBRARIES.iter().flat_map(|package| ["-p", package]));
+    shell::run(libraries.args(filter))
 }
 
 fn netns(filter: Option<&str>) -> Result<()> {

@@ -1,0 +1,38 @@
+//! An Envoy as ingress gateway: plain HTTP from outside, tunnels into the mesh.
+
+use std::net::SocketAddr;
+
+use serde_json::json;
+
+use super::{Bootstrap, http, listener, tunnel};
+use crate::Credentials;
+
+/// A gateway.
+#[derive(Debug)]
+pub struct Ingress<'a> {
+    /// Where it is reached.
+    pub on: [SocketAddr; 2],
+    /// What it shows in the mesh.
+    pub own: &'a Credentials,
+    /// Prefixes of paths, and where they lead.
+    pub routes: Vec<(&'a str, SocketAddr)>,
+    /// What those show.
+    pub destinations: Vec<String>,
+}
+
+impl Ingress<'_> {
+    /// The configuration.
+    pub fn bootstrap(&self) -> Bootstrap {
+        let routes: Vec<_> = self
+            .routes
+            .iter()
+            .map(|(prefix, to)| json!({ "match": { "prefix": prefix }, "route": { "cluster": to.to_string() } }))
+            .collect();
+        let manager = http::manager("ingress", json!(routes), Vec::new());
+        let (originate, originated) = tunnel::originate(self.own, &self.destinations);
+        let mut clusters = vec![originated];
+        clusters.extend(self.routes.iter().map(|(_, to)| tunnel::tunnelled(&to.to_string(), *to)));
+        let listeners = vec![listener("ingress", &self.on, json!([{ "filters": [manager] }])), originate];
+        Bootstrap { listeners, clusters }
+    }
+}

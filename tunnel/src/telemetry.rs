@@ -5,6 +5,8 @@
 //! bounded, and those of workloads that are gone go.
 
 mod dry_run;
+#[cfg(test)]
+mod golden;
 mod known;
 mod labels;
 mod metrics;

@@ -17,7 +17,7 @@ impl Meter {
         Self { bytes: AtomicU64::new(0), metric }
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    pub(crate) fn add(&self, bytes: usize) {
         let bytes = bytes as u64;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.metric.inc_by(bytes);

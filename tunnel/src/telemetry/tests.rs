@@ -64,7 +64,7 @@ fn party(name: &str, proven: bool) -> Party {
     Party::of(&workload, proven.then(|| workload.identity()))
 }
 
-fn tunnelled() -> Details {
+pub(super) fn tunnelled() -> Details {
     Details {
         reporter: Reporter::Destination,
         source_address: "10.98.1.11:16328".parse().unwrap(),
@@ -78,7 +78,7 @@ fn tunnelled() -> Details {
 }
 
 /// What `act` logs. The subscriber is the process's, since the interest in an event is cached for all threads.
-fn logged(act: impl FnOnce()) -> Vec<String> {
+pub(super) fn logged(act: impl FnOnce()) -> Vec<String> {
     static SUBSCRIBE: Once = Once::new();
     SUBSCRIBE.call_once(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Lines)).unwrap();
@@ -134,6 +134,24 @@ fn a_plain_connection_has_no_identities_in_the_log_but_one_in_the_metrics() {
         response_flags=\"-\",connection_security_policy=\"unknown\",source_region=\"r1\",\
         source_zone=\"z1\",destination_region=\"r1\",destination_zone=\"z1\"} 1";
     assert!(text.lines().any(|line| line == expected), "{text}");
+}
+
+#[test]
+fn a_direct_connection_has_identities_and_says_that_it_is_no_tunnel() {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry, 10);
+    let details = Details { transport: Transport::Direct, ..tunnelled() };
+    let lines = logged(|| Record::open(&metrics, details).finish(None));
+    for part in ["src.identity=", "dst.identity=", "dst.hbone_addr=10.98.2.11:7009"] {
+        assert!(lines[1].contains(part), "{}", lines[1]);
+    }
+    // After what peers write, so that nobody who counts fields is misled.
+    assert!(lines[1].ends_with("bytes_recv=0 transport=\"direct\""), "{}", lines[1]);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    let unknown = "connection_security_policy=\"unknown\"";
+    let known = "source_principal=\"spiffe://cluster.local/ns/default/sa/sa-a1\"";
+    assert!(text.lines().any(|line| line.contains(unknown) && line.contains(known)), "{text}");
 }
 
 #[test]

@@ -25,9 +25,16 @@ const BPF_LINK_DETACH: libc::c_int = 34;
 
 /// `BPF_SK_LOOKUP` of `enum bpf_attach_type`.
 const BPF_SK_LOOKUP: u32 = 36;
-/// `BPF_LINK_TYPE_CGROUP` and `BPF_LINK_TYPE_NETNS` of `enum bpf_link_type`.
+/// `BPF_CGROUP_SETSOCKOPT` of `enum bpf_attach_type`.
+const BPF_CGROUP_SETSOCKOPT: u32 = 22;
+/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
+const BPF_TCX_EGRESS: u32 = 47;
+/// `BPF_F_BEFORE`: without saying what, before all that is there.
+const BPF_F_BEFORE: u32 = 1 << 3;
+/// `BPF_LINK_TYPE_CGROUP`, `BPF_LINK_TYPE_NETNS` and `BPF_LINK_TYPE_TCX` of `enum bpf_link_type`.
 const LINK_CGROUP: u32 = 3;
 const LINK_NETNS: u32 = 5;
+const LINK_TCX: u32 = 11;
 
 /// Maps of one program that are told.
 const MAX_MAPS: usize = 16;
@@ -82,6 +89,11 @@ struct QueryAttr {
     programs: u64,
     count: u32,
     padding: u32,
+    program_attach_flags: u64,
+    links: u64,
+    link_attach_flags: u64,
+    /// Which the kernel writes for some hooks, however short it is told that this is.
+    revision: u64,
 }
 
 #[repr(C)]
@@ -100,7 +112,7 @@ struct RawLink {
     id: u32,
     program: u32,
     padding: u32,
-    /// For a cgroup its id, then the hook; for a namespace its inode, then the hook.
+    /// For a cgroup its id, then the hook; for a namespace its inode, then the hook; for an interface its index, then the hook.
     target: [u32; 3],
     rest: [u32; 7],
 }
@@ -173,6 +185,8 @@ pub enum Target {
     Cgroup(u64),
     /// A network namespace, by the inode of its file.
     Netns(u32),
+    /// An interface, by its index in its namespace.
+    Interface(u32),
     /// Nothing any more: what it was attached to is gone, or somebody detached it by force.
     Nothing,
     /// Something that we do not attach to.
@@ -258,6 +272,22 @@ pub fn attach_lookup(program: &impl AsFd, netns: &impl AsFd) -> io::Result<Owned
     descriptor(bpf(BPF_LINK_CREATE, &mut attr)?)
 }
 
+/// Attaches a setsockopt program to a cgroup's directory; it is detached when the last descriptor and pin of the link are gone
+/// (Linux 5.7).
+pub fn attach_setsockopt(program: &impl AsFd, cgroup: &impl AsFd) -> io::Result<OwnedFd> {
+    let (program, target) = (number(program), number(cgroup));
+    let mut attr = LinkAttr { program, target, attach_type: BPF_CGROUP_SETSOCKOPT, flags: 0 };
+    descriptor(bpf(BPF_LINK_CREATE, &mut attr)?)
+}
+
+/// Attaches a classifier to the way out of an interface of the calling thread's network namespace, before all that is
+/// attached there; it is detached when the last descriptor and pin of the link are gone (Linux 6.6).
+pub fn attach_egress(program: &impl AsFd, interface: u32) -> io::Result<OwnedFd> {
+    let program = number(program);
+    let mut attr = LinkAttr { program, target: interface, attach_type: BPF_TCX_EGRESS, flags: BPF_F_BEFORE };
+    descriptor(bpf(BPF_LINK_CREATE, &mut attr)?)
+}
+
 /// Detaches a link from what it is attached to, whoever holds it, as `bpftool link detach` does (Linux 5.9).
 pub fn detach(link: &impl AsFd) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut IdAttr { id: number(link), ..IdAttr::default() }).map(drop)
@@ -270,7 +300,7 @@ pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
     let [low, high, third] = raw.target;
     let hook = match raw.kind {
         LINK_CGROUP => third,
-        LINK_NETNS => high,
+        LINK_NETNS | LINK_TCX => high,
         _ => 0,
     };
     let target = match raw.kind {
@@ -280,6 +310,8 @@ pub fn link_info(link: &impl AsFd) -> io::Result<LinkInfo> {
         },
         LINK_NETNS if low == 0 => Target::Nothing,
         LINK_NETNS => Target::Netns(low),
+        LINK_TCX if low == 0 => Target::Nothing,
+        LINK_TCX => Target::Interface(low),
         _ => Target::Other,
     };
     Ok(LinkInfo { id: raw.id, program: raw.program, target, hook })
@@ -327,10 +359,26 @@ fn text(name: [u8; NAME]) -> String {
 /// Ids of the programs on a hook of a cgroup or a namespace, in the order in which they run; by whatever means they were
 /// attached (Linux 4.15, for namespaces 5.9).
 pub fn attached(target: &impl AsFd, hook: Hook) -> io::Result<Vec<u32>> {
+    query(number(target), hook as u32)
+}
+
+/// The same of the links on the way out of an interface of the calling thread's network namespace (Linux 6.6); classifiers
+/// of a qdisc are none of them.
+pub fn attached_egress(interface: u32) -> io::Result<Vec<u32>> {
+    query(interface, BPF_TCX_EGRESS)
+}
+
+/// Whether the kernel takes links on the way out of interfaces (Linux 6.6); it is asked about lo, which every namespace has.
+pub fn has_egress_links() -> bool {
+    const LOOPBACK: u32 = 1;
+    !matches!(attached_egress(LOOPBACK), Err(error) if error.kind() == io::ErrorKind::InvalidInput)
+}
+
+fn query(target: u32, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut ids = [0u32; MAX_PROGRAMS];
     let mut attr = QueryAttr {
-        target: number(target),
-        attach_type: hook as u32,
+        target,
+        attach_type,
         programs: ids.as_mut_ptr() as u64,
         count: MAX_PROGRAMS as u32,
         ..QueryAttr::default()

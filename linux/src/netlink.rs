@@ -4,7 +4,9 @@
 //! on a thread that may block. Adding what is there and removing what is not are no errors: these are states, not steps.
 
 mod exchange;
+pub mod interfaces;
 mod state;
+pub mod tc;
 #[cfg(feature = "veth")]
 pub mod veth;
 
@@ -44,6 +46,16 @@ pub enum NetlinkError {
         /// Its answer.
         source: rtnetlink::Error,
     },
+}
+
+impl NetlinkError {
+    /// The kernel's error, if it refused.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Kernel { source: rtnetlink::Error::NetlinkError(message), .. } => Some(-message.raw_code()),
+            _ => None,
+        }
+    }
 }
 
 /// A rule by mark, and a table whose only route delivers everything locally.

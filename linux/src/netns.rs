@@ -89,6 +89,20 @@ impl Netns {
         Self::from_fd(file.into())
     }
 
+    /// A new namespace, with nothing in it but lo; it goes with its last handle.
+    pub fn create() -> Result<Self, NetnsError> {
+        let call = |source| NetnsError::Call { operation: "unshare", source };
+        // On a thread of its own, which ends in there.
+        let made = std::thread::Builder::new()
+            .name("netns".to_owned())
+            .spawn(move || {
+                nix::sched::unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| call(errno.into()))?;
+                Self::current()
+            })
+            .map_err(call)?;
+        made.join().map_err(|_| call(io::Error::other("the thread panicked")))?
+    }
+
     /// The namespace of the calling thread.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open(Path::new("/proc/thread-self/ns/net"))

@@ -10,6 +10,7 @@ use crate::bpf::Hook;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const PROG_SCHED_CLS: u32 = 3;
 const PROG_CGROUP_SOCK_ADDR: u32 = 18;
 const PROG_SK_LOOKUP: u32 = 30;
 const LICENSE: &[u8] = b"GPL\0";
@@ -70,12 +71,21 @@ impl Instruction {
 /// Loads a program for a hook.
 pub fn load(hook: Hook, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     let kind = if hook == Hook::SkLookup { PROG_SK_LOOKUP } else { PROG_CGROUP_SOCK_ADDR };
+    load_as(kind, hook as u32, name, instructions)
+}
+
+/// Loads a classifier, for [`crate::bpf::attach_egress`].
+pub fn load_classifier(name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    load_as(PROG_SCHED_CLS, 0, name, instructions)
+}
+
+fn load_as(kind: u32, attach_type: u32, name: &str, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     let mut attr = LoadAttr {
         kind,
         count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         instructions: instructions.as_ptr() as u64,
         license: LICENSE.as_ptr() as u64,
-        attach_type: hook as u32,
+        attach_type,
         ..LoadAttr::default()
     };
     for (to, from) in attr.name.iter_mut().zip(name.bytes().take(15)) {
@@ -119,4 +129,38 @@ fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), std::mem::size_of::<T>()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done) }
+}
+
+/// A packet socket that writes frames to an interface of the calling thread's network namespace, and says of each that it
+/// has this protocol (`ETH_P_*`; 0 lets the kernel read it from the frame).
+pub fn packet_socket(interface: u32, protocol: u16) -> io::Result<OwnedFd> {
+    // SAFETY: socket(2) takes numbers only.
+    let raw = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    // SAFETY: all zeroes are a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = protocol.to_be();
+    address.sll_ifindex = interface.cast_signed();
+    let length = std::mem::size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is a sockaddr_ll of that length, which lives longer than the call.
+    let done = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+}
+
+/// Has a packet socket write past the queues of its interface (`PACKET_QDISC_BYPASS`).
+pub fn bypass_queues(socket: &impl AsFd) -> io::Result<()> {
+    const PACKET_QDISC_BYPASS: libc::c_int = 20;
+    let value: libc::c_int = 1;
+    let length = std::mem::size_of_val(&value) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the value is a c_int of that length, which lives longer than the call.
+    let done = unsafe {
+        libc::setsockopt(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, (&raw const value).cast(), length)
+    };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -90,6 +90,10 @@ pub(crate) struct RunArgs {
     /// Whether names of the mesh are answered with IPv6 addresses, too.
     #[arg(long, env = "IPV6_ENABLED", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) ipv6: bool,
+    /// Drop TCP that a privileged application writes past capture, by raw and packet sockets or by forwarding. The only part
+    /// of capture that sees every packet.
+    #[arg(long, env = "EGRESS_GUARD", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) egress_guard: bool,
     /// Executables whose connections to pods are health probes and reach them as they are; empty for none.
     #[arg(
         long,

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use anyhow::bail;
 use linux::bpffs;
@@ -12,38 +13,36 @@ use redirect::OtherLayouts;
 use redirect::pins::Pins;
 
 use crate::cli::DetachArgs;
-use crate::enrollment::Records;
+use crate::enrollment::{Record, Records};
 use crate::lock::InstanceLock;
 
 /// Removes pins, routes and records.
 pub(crate) fn detach(args: &DetachArgs) -> anyhow::Result<()> {
     let place = &args.place;
     let _lock = InstanceLock::take(&place.run_dir)?;
+    let pins = Pins::new(&place.bpffs);
     let mut failures: Vec<String> = Vec::new();
-    // First the pins: from here on nothing is captured, and the routes lead nobody any more.
+    let pods = captured(&place.run_dir, &mut failures);
+    for (record, netns) in &pods {
+        // The pins tell what is to be removed of it.
+        if let Err(error) = redirect::attachment::unguard(&pins, record.cookie, netns) {
+            failures.push(format!("pod {}: {error}", record.pod));
+        }
+    }
+    // Then the pins: from here on nothing is captured, and the routes lead nobody any more.
     // Only what is ours: the directory may be one that others share.
     if let Err(error) = bpffs::remove(&place.bpffs.join(redirect::LAYOUT)) {
         failures.push(error.to_string());
     }
-    if let Err(error) = OtherLayouts::of(&Pins::new(&place.bpffs)).remove() {
+    if let Err(error) = OtherLayouts::of(&pins).remove() {
         failures.push(error.to_string());
     }
     // Fails where something else is in it, which is fine.
     let _ = fs::remove_dir(&place.bpffs);
-    match Records::open(&place.run_dir).and_then(|records| records.list()) {
-        Ok(records) => {
-            for record in records {
-                // A namespace that is gone has taken its routes along; one at the same path is another pod's.
-                let Ok(netns) = Netns::open(&record.netns) else { continue };
-                if netns.cookie().ok() != Some(record.cookie) {
-                    continue;
-                }
-                if let Err(error) = redirect::attachment::put_back(&netns, &record.sysctls) {
-                    failures.push(format!("pod {}: {error}", record.pod));
-                }
-            }
+    for (record, netns) in &pods {
+        if let Err(error) = redirect::attachment::put_back(netns, &record.sysctls) {
+            failures.push(format!("pod {}: {error}", record.pod));
         }
-        Err(error) => failures.push(error.to_string()),
     }
     match fs::remove_dir_all(place.run_dir.join("pods")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => failures.push(error.to_string()),
@@ -54,4 +53,21 @@ pub(crate) fn detach(args: &DetachArgs) -> anyhow::Result<()> {
     } else {
         bail!("not everything could be removed: {}", failures.join("; "))
     }
+}
+
+/// The pods of which there are records, and whose namespaces are there.
+fn captured(run_dir: &Path, failures: &mut Vec<String>) -> Vec<(Record, Netns)> {
+    let records = match Records::open(run_dir).and_then(|records| records.list()) {
+        Ok(records) => records,
+        Err(error) => {
+            failures.push(error.to_string());
+            return Vec::new();
+        }
+    };
+    // A namespace that is gone has taken everything along; one at the same path is another pod's.
+    let there = |record: Record| {
+        let netns = Netns::open(&record.netns).ok()?;
+        (netns.cookie().ok()? == record.cookie).then_some((record, netns))
+    };
+    records.into_iter().filter_map(there).collect()
 }

@@ -45,9 +45,9 @@ pub(crate) use decisions::Decisions;
 pub(crate) use error::EnrollError;
 pub(crate) use events::follow as follow_events;
 pub(crate) use metrics::EnrollmentMetrics;
+pub(crate) use options::PodDefaults;
 pub(crate) use reconcile::{inherit, run};
-use record::Record;
-pub(crate) use record::{PodKey, Records};
+pub(crate) use record::{PodKey, Record, Records};
 use retry::Retries;
 pub(crate) use sight::PodSight;
 pub(crate) use states::PodState;
@@ -69,7 +69,7 @@ pub(crate) struct Enroller {
     records: Records,
     proc: PathBuf,
     metrics: EnrollmentMetrics,
-    dns: bool,
+    defaults: PodDefaults,
     wanted: Mutex<Arc<Vec<Enrollment>>>,
     pods: Mutex<HashMap<PodKey, Slot>>,
     /// Captured, but not served: to be taken over again.
@@ -104,8 +104,8 @@ pub(crate) struct Parts {
     pub(crate) proc: PathBuf,
     /// Counters.
     pub(crate) metrics: EnrollmentMetrics,
-    /// Whether DNS queries of pods that do not say otherwise go to the agent.
-    pub(crate) dns: bool,
+    /// How pods are captured that do not say otherwise.
+    pub(crate) defaults: PodDefaults,
     /// Listening sockets of pods that another agent hands over, by the cookies of their namespaces.
     pub(crate) inherited: HashMap<u64, Listeners>,
 }
@@ -176,7 +176,8 @@ pub(crate) struct Location {
 
 impl Enroller {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, dns, inherited } = parts;
+        let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, defaults, inherited } =
+            parts;
         Self {
             node,
             node_guard: Arc::new(node_guard),
@@ -187,7 +188,7 @@ impl Enroller {
             proc,
             states: States::new(metrics.pods.clone()),
             metrics,
-            dns,
+            defaults,
             wanted: Mutex::default(),
             pods: Mutex::default(),
             lost: Mutex::default(),
@@ -321,7 +322,7 @@ impl Enroller {
         inherited: Option<Listeners>,
     ) -> Result<Captured, EnrollError> {
         let node = Arc::clone(&self.node);
-        let options = options::of(entry, self.dns);
+        let options = options::of(entry, self.defaults);
         let attach = move || {
             let (attachment, listeners) = Attachment::attach_with(&node, netns, options, inherited)?;
             let guard = Guard::new(&node, Arc::new(attachment), &listeners)?;

@@ -27,7 +27,7 @@ use tunnel::Tunnel;
 
 use crate::certificates::Certificates;
 use crate::cli::RunArgs;
-use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, Records};
+use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
@@ -79,6 +79,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     metrics::register_file(&mut registry, Arc::clone(source.counters()));
 
     let node = Arc::new(NodeCapture::open(&place.bpffs)?);
+    redirect::egress::prepare(&node, args.egress_guard)?;
     let search = kubelet_search(args);
     let tunnel = Arc::new(Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, &mut registry)?);
     let events = node.take_events();
@@ -91,7 +92,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
         records: Records::open(&place.run_dir)?,
         proc: place.proc.clone(),
         metrics: EnrollmentMetrics::register(&mut registry),
-        dns: args.dns_capture,
+        defaults: PodDefaults { dns: args.dns_capture, guard: args.egress_guard },
         inherited: inherited(claim.pods()),
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));

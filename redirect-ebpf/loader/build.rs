@@ -8,7 +8,7 @@ fn main() {
     let objects = env::var_os("CULVERT_BPF_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf"), PathBuf::from);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    for name in ["node.o", "pod.o"] {
+    for name in ["node.o", "pod.o", "guard.o"] {
         let object = objects.join(name);
         println!("cargo::rerun-if-changed={}", object.display());
         if let Err(error) = fs::copy(&object, out.join(name)) {

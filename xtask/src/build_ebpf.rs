@@ -1,4 +1,4 @@
-//! `build-ebpf`: compiles `redirect-ebpf/programs` for the BPF target into `target/bpf/{node,pod}.o`.
+//! `build-ebpf`: compiles `redirect-ebpf/programs` for the BPF target into `target/bpf/{node,pod,guard}.o`.
 //!
 //! Plain stable Rust has no core library for that target. Two toolchains do, and either is taken (see [`toolchain`]);
 //! bpf-linker turns the result into an object that the kernel takes. Objects newer than every source are left alone.
@@ -16,7 +16,7 @@ use crate::shell;
 const TARGET: &str = "bpfel-unknown-none";
 /// The objects, and what the linker is told for each. BTF describes types to the kernel, which wants that of socket storage;
 /// it would keep a copy for every pod.
-const OBJECTS: [(&str, &[&str]); 2] = [("node", &["-Clink-arg=--btf"]), ("pod", &[])];
+const OBJECTS: [(&str, &[&str]); 3] = [("node", &["-Clink-arg=--btf"]), ("pod", &[]), ("guard", &[])];
 /// What the objects are made of.
 const SOURCES: [&str; 6] = [
     "redirect-ebpf/programs/src",

@@ -50,7 +50,18 @@ impl Exchange {
         question: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         self.send(question, NLM_F_DUMP)?;
-        self.receive(operation)
+        self.receive(operation, true)
+    }
+
+    /// Has something changed, `flags` being `NLM_F_CREATE` and the like.
+    pub(super) fn change(
+        &mut self,
+        operation: &'static str,
+        order: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), NetlinkError> {
+        self.send(order, NLM_F_ACK | flags)?;
+        self.receive(operation, false).map(drop)
     }
 
     /// Asks for one thing.
@@ -60,7 +71,7 @@ impl Exchange {
         question: RouteNetlinkMessage,
     ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
         self.send(question, NLM_F_ACK)?;
-        Ok(self.receive(operation)?.pop())
+        Ok(self.receive(operation, true)?.pop())
     }
 
     fn send(&mut self, question: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
@@ -76,8 +87,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Everything up to the end of the answer.
-    fn receive(&mut self, operation: &'static str) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    /// Everything up to the end of the answer; that what was asked for is not there may be an answer.
+    fn receive(
+        &mut self,
+        operation: &'static str,
+        absent_is_fine: bool,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         use std::io::Read as _;
         let mut found = Vec::new();
         loop {
@@ -98,7 +113,9 @@ impl Exchange {
                     // An error of zero is the acknowledgement.
                     NetlinkPayload::Error(error) if error.code.is_none() => return Ok(found),
                     // A table that has never had a route is not there.
-                    NetlinkPayload::Error(error) if error.raw_code() == -libc::ENOENT => return Ok(found),
+                    NetlinkPayload::Error(error) if absent_is_fine && error.raw_code() == -libc::ENOENT => {
+                        return Ok(found);
+                    }
                     NetlinkPayload::Error(error) => {
                         return Err(kernel(operation)(rtnetlink::Error::NetlinkError(error)));
                     }

@@ -41,7 +41,10 @@ impl Enroller {
             let attachment = enrolled.guard.attachment();
             let decided = self.node.decisions(attachment.cookie()).map(|(what, count)| (what.name(), count));
             let steered = attachment.steered().map(|(what, count)| (what.name(), count));
-            counts.extend(decided.chain(steered).map(|(name, count)| (pod.clone(), name, count)));
+            let guarded = attachment.guarded().map(|(what, count)| (what.name(), count));
+            counts.extend(
+                decided.chain(steered).chain(guarded).map(|(name, count)| (pod.clone(), name, count)),
+            );
         }
         counts
     }

@@ -147,6 +147,7 @@ fn is_beyond_us(report: &Report) -> bool {
                 | Part::Others
                 | Part::Installation
                 | Part::Guest
+                | Part::Egress
         )
     };
     !lost.is_empty() && lost.iter().all(is_shared)

@@ -8,11 +8,21 @@ const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// `true`: what does not come through the tunnel goes to the application as it comes.
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
 
+/// What the agent was told of all pods.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PodDefaults {
+    /// Whether DNS queries of pods that do not say otherwise go to the agent.
+    pub(crate) dns: bool,
+    /// Whether pods have an egress guard; none of them can do without it.
+    pub(crate) guard: bool,
+}
+
 /// The options of a pod. A value that is neither `true` nor `false` counts as none, and is told.
-pub(super) fn of(entry: &Enrollment, dns_default: bool) -> PodOptions {
+pub(super) fn of(entry: &Enrollment, defaults: PodDefaults) -> PodOptions {
     PodOptions {
-        dns: flag(entry, DNS_CAPTURE).unwrap_or(dns_default),
+        dns: flag(entry, DNS_CAPTURE).unwrap_or(defaults.dns),
         bypass_inbound: flag(entry, BYPASS_INBOUND).unwrap_or(false),
+        guard: defaults.guard,
     }
 }
 
@@ -48,10 +58,11 @@ mod tests {
 
     #[test]
     fn annotations_override_the_default_and_nonsense_does_not() {
-        let dns = |value: &str, default: bool| of(&entry(DNS_CAPTURE, value), default).dns;
+        let defaults = |dns| PodDefaults { dns, guard: false };
+        let dns = |value: &str, default: bool| of(&entry(DNS_CAPTURE, value), defaults(default)).dns;
         assert!(dns("true", false) && !dns("false", true));
         assert!(dns("maybe", true) && !dns("maybe", false));
-        assert!(of(&entry(BYPASS_INBOUND, "true"), true).bypass_inbound);
-        assert!(!of(&entry(BYPASS_INBOUND, "TRUE!"), true).bypass_inbound);
+        assert!(of(&entry(BYPASS_INBOUND, "true"), defaults(true)).bypass_inbound);
+        assert!(!of(&entry(BYPASS_INBOUND, "TRUE!"), defaults(true)).bypass_inbound);
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use redirect::{Guard, Line, NodeCapture, Part, Report};
+use redirect::{Dropped, Guard, Line, NodeCapture, Part, Report};
 use tokio::time::MissedTickBehavior;
 
 use super::metrics::{Lost, Repaired};
@@ -54,7 +54,13 @@ impl Enroller {
             tracing::warn!(lost = report.problems(), "the node's capture is not whole");
             let (node, guard, bpffs) =
                 (Arc::clone(&self.node), Arc::clone(&self.node_guard), self.bpffs.clone());
-            let repair = move || guard.repair(&node, || NodeCapture::open(&bpffs));
+            let is_guarded = self.defaults.guard;
+            let open = move || {
+                let node = NodeCapture::open(&bpffs)?;
+                redirect::egress::prepare(&node, is_guarded)?;
+                Ok(node)
+            };
+            let repair = move || guard.repair(&node, open);
             let outcome = match blocking(repair).await.map(|done| done.map_err(EnrollError::from)) {
                 Ok(Ok(())) => {
                     tracing::warn!(lost = report.problems(), "the node's capture is mended");
@@ -140,6 +146,7 @@ impl Enroller {
                 Err(error) => tracing::warn!(%pod, %error, "the pod stays captured"),
             }
         }
+        tell_dropped(pod, &now.guard);
         let report = self.look(&now.guard, Arc::clone(agents)).await;
         let lost: BTreeSet<Part> = report.lost().into_iter().collect();
         let health = &mut now.health;
@@ -227,5 +234,12 @@ impl Enroller {
             }
         };
         self.metrics.repairs.get_or_create(&Repaired { outcome }).inc();
+    }
+}
+
+/// Writes down what the egress guard dropped, once a look: a flood of packets is one line.
+fn tell_dropped(pod: &PodKey, guard: &Guard) {
+    if let Some(Dropped { count, last }) = guard.attachment().newly_guarded() {
+        tracing::info!(target: "capture", %pod, count, %last, "egress guard dropped TCP that goes past capture");
     }
 }

@@ -10,6 +10,7 @@ mod decision;
 mod dns;
 mod event;
 mod flow;
+mod guard;
 mod row;
 
 pub use decision::{Decision, DecisionKey, Steering};
@@ -18,6 +19,7 @@ pub use dns::{
 };
 pub use event::{EVENT_BYTES, EVENTS_PER_SECOND, Event};
 pub use flow::{Exemption, Flow};
+pub use guard::{Guarded, Seen};
 pub use row::{AddressKey, Row, settings};
 
 /// Version of the pinned layout; it is a part of the path in the BPF file system.
@@ -94,6 +96,12 @@ pub mod map {
     pub const LISTENERS: &str = "LISTENERS";
     /// The addresses of one pod.
     pub const ADDRESSES: &str = "ADDRESSES";
+    /// Marks sockets of guarded pods whose connection was captured (socket-local storage).
+    pub const CAPTURED: &str = "CAPTURED";
+    /// How often the egress guard of one pod dropped what.
+    pub const GUARDED: &str = "GUARDED";
+    /// Where the packet was to go that the egress guard of one pod dropped last.
+    pub const SEEN: &str = "SEEN";
 }
 
 /// Names of the programs in the object files.
@@ -118,6 +126,12 @@ pub mod program {
     pub const PROBES: &str = "probes";
     /// sk_lookup, once a pod.
     pub const STEER: &str = "steer";
+    /// Classifier on the way out, for interfaces whose packets begin with an Ethernet header.
+    pub const GUARD_ETHERNET: &str = "guard_ethernet";
+    /// Classifier on the way out, for interfaces whose packets begin with an IP header.
+    pub const GUARD_IP: &str = "guard_ip";
+    /// cgroup/setsockopt, once a node whose pods are guarded.
+    pub const FENCE: &str = "fence";
 }
 
 /// Where a captured connection is handed to.

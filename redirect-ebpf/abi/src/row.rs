@@ -9,10 +9,24 @@ pub struct Row(u32);
 
 const _: () = assert!(core::mem::size_of::<Row>() == 4);
 
+/// Beyond the bits of the DNS port.
+const GUARDED: u32 = 1 << 16;
+
 impl Row {
     /// Of a pod whose DNS queries go to the agent's socket at `dns_port` of its loopback interface; 0 leaves them alone.
     pub const fn new(dns_port: u16) -> Self {
         Self(dns_port as u32)
+    }
+
+    /// The same of a pod whose egress is guarded, if it is.
+    pub const fn guarded(self, guarded: bool) -> Self {
+        if guarded { Self(self.0 | GUARDED) } else { self }
+    }
+
+    /// Whether the egress guard must know which sockets are captured.
+    #[inline(always)]
+    pub const fn is_guarded(self) -> bool {
+        self.0 & GUARDED != 0
     }
 
     /// Where DNS queries go.
@@ -52,4 +66,19 @@ impl AddressKey {
 pub mod settings {
     /// What is not in the tunnel goes to the application as it comes.
     pub const BYPASS_INBOUND: u32 = 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_keeps_port_and_guard_apart() {
+        for port in [0, 53, u16::MAX] {
+            for guarded in [false, true] {
+                let row = Row::new(port).guarded(guarded);
+                assert_eq!((row.dns_port().unwrap_or(0), row.is_guarded()), (port, guarded));
+            }
+        }
+    }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use abi::{
-    CAPTURE_MARK, Direction, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, Row, Steering, map, program,
-    settings,
+    CAPTURE_MARK, Direction, Guarded, MARK_MASK, PodAddress, ROUTE_TABLE, RULE_PRIORITY, Row, Steering, map,
+    program, settings,
 };
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
@@ -19,12 +19,14 @@ use linux::netlink::{self, MarkRoute, Sources};
 use linux::netns::Netns;
 use linux::{bpf, bpffs, sysctl};
 
+use crate::egress::{self, Dropped, Egress};
 use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
 use crate::listeners::Listeners;
 use crate::node::{NodeCapture, Shared};
 use crate::others;
-use crate::pins::pin_link;
+use crate::pins::{Pins, pin_link};
+use crate::report::Line;
 use crate::sockets::PodSockets;
 
 /// The route by which marked packets reach the agent.
@@ -38,6 +40,8 @@ pub struct PodOptions {
     pub dns: bool,
     /// What does not come through the tunnel goes to the application as it comes.
     pub bypass_inbound: bool,
+    /// TCP that goes past capture is dropped.
+    pub guard: bool,
 }
 
 /// How often `steer` of a pod took which decision.
@@ -52,6 +56,7 @@ pub struct Attachment {
     sockets: Arc<PodSockets>,
     options: PodOptions,
     steered: Mutex<Option<Steered>>,
+    egress: Option<Egress>,
     /// Settings that this attachment has switched on.
     sysctls: Mutex<Vec<&'static str>>,
 }
@@ -87,9 +92,11 @@ impl Attachment {
         refuse_other_installation(node, cookie, &netns)?;
         let fresh = !directory.exists();
         let sockets = Arc::new(PodSockets::new(node, netns.try_clone()?, addresses.clone())?);
-        let steered = Mutex::default();
-        let sysctls = Mutex::default();
-        let attachment = Self { cookie, netns, addresses, directory, sockets, options, steered, sysctls };
+        let egress =
+            options.guard.then(|| Egress::load(node, netns.try_clone()?, directory.clone())).transpose()?;
+        let (steered, sysctls) = (Mutex::default(), Mutex::default());
+        let attachment =
+            Self { cookie, netns, addresses, directory, sockets, options, steered, egress, sysctls };
         match attachment.build(node, inherited) {
             Ok(listeners) => Ok((attachment, listeners)),
             Err(error) => {
@@ -117,9 +124,13 @@ impl Attachment {
         self.add_route()?;
         self.add_dns_prefix()?;
         node.set_addresses(self.cookie, &self.addresses)?;
-        let row = Row::new(listeners.dns_port());
-        node.enrol(self.cookie, listeners.first(Direction::Outbound)?, row)?;
+        node.enrol(self.cookie, listeners.first(Direction::Outbound)?, self.row(&listeners))?;
         self.enlist(node)?;
+        // After the row: a connection that is opened in between would find its first segment dropped, and nobody to capture it.
+        match self.egress {
+            Some(_) => self.guard_egress()?,
+            None => egress::remove(&self.netns, &self.directory)?,
+        }
         Ok(listeners)
     }
 
@@ -161,9 +172,14 @@ impl Attachment {
         node.enlist(|| self.sockets.enlist())
     }
 
+    /// What the node's programs are to know of the pod.
+    pub(crate) fn row(&self, listeners: &Listeners) -> Row {
+        Row::new(listeners.dns_port()).guarded(self.options.guard)
+    }
+
     fn undo(&self, node: &NodeCapture) {
         // The first error is the one to report; here each step is tried whatever became of the others.
-        for outcome in [node.forget(self.cookie), self.put_back(&self.changed_sysctls())] {
+        for outcome in [self.release(node), self.put_back(&self.changed_sysctls())] {
             if let Err(error) = outcome {
                 tracing::warn!(cookie = self.cookie, %error, "a failed capture left something behind");
             }
@@ -207,7 +223,30 @@ impl Attachment {
 
     /// Stops capturing at once. Connections that are captured go on, so the route stays until [`Self::remove_route`].
     pub fn release(&self, node: &NodeCapture) -> Result<(), CaptureError> {
-        node.forget(self.cookie)
+        // First the guard: it would drop what is opened and no longer captured.
+        let unguarded = egress::remove(&self.netns, &self.directory);
+        node.forget(self.cookie)?;
+        unguarded
+    }
+
+    /// Puts the egress guard on the pod's interfaces wherever it is missing, if the pod has one.
+    pub(crate) fn guard_egress(&self) -> Result<(), CaptureError> {
+        self.egress.as_ref().map_or(Ok(()), Egress::ensure)
+    }
+
+    /// Whether the egress guard is on each of the pod's interfaces, line by line; nothing if the pod has none.
+    pub(crate) fn inspect_egress(&self) -> Vec<Line> {
+        self.egress.as_ref().map(Egress::inspect).unwrap_or_default()
+    }
+
+    /// How often the egress guard dropped what, since this agent captured the pod; nothing if the pod has none.
+    pub fn guarded(&self) -> impl Iterator<Item = (Guarded, u64)> {
+        self.egress.iter().flat_map(Egress::counts)
+    }
+
+    /// What the egress guard dropped since this was called last.
+    pub fn newly_guarded(&self) -> Option<Dropped> {
+        self.egress.as_ref()?.news()
     }
 
     /// Switches the settings of the namespace on.
@@ -290,9 +329,15 @@ pub fn forget(
     netns: Option<&Netns>,
     sysctls: &[String],
 ) -> Result<(), CaptureError> {
+    netns.map_or(Ok(()), |netns| unguard(node.pins(), cookie, netns))?;
     node.forget(cookie)?;
     OtherLayouts::of(node.pins()).let_go(cookie)?;
     netns.map_or(Ok(()), |netns| put_back(netns, sysctls))
+}
+
+/// Takes the egress guard off a pod, whichever agent's it was; to be called before its pins are removed.
+pub fn unguard(pins: &Pins, cookie: u64, netns: &Netns) -> Result<(), CaptureError> {
+    egress::remove(netns, &pins.pod(cookie))
 }
 
 /// Removes a pod's routes, and switches off what capture has switched on.

@@ -110,6 +110,18 @@ pub enum CaptureError {
         /// Cause.
         source: io::Error,
     },
+    /// An interface cannot be guarded.
+    #[error(
+        "the egress guard cannot be put on interface {interface}: {source}; before Linux 6.6 it needs the kernel modules \
+         sch_ingress and cls_bpf (as root: modprobe -a sch_ingress cls_bpf). Load them, take the interface out of the pod, or \
+         run the agent without --egress-guard"
+    )]
+    Guard {
+        /// Its name.
+        interface: String,
+        /// Cause.
+        source: io::Error,
+    },
     /// Everything is attached, but a connection of the pod does not arrive.
     #[error("capture of the pod is not whole: {0}")]
     NotCaptured(String),

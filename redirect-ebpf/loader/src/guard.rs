@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use abi::{Direction, PodAddress, Row, map, program};
+use abi::{Direction, PodAddress, map, program};
 use aya::maps::{HashMap, Map, MapData};
 use linux::bpf::{self, Target};
 use linux::netlink;
@@ -111,6 +111,7 @@ impl Guard {
             Err(error) => lines.push(Line::new(Part::Rule, "routing", Err(unseen(&error)))),
         }
         lines.extend(routing::sysctls(self.attachment.netns()));
+        lines.extend(self.attachment.inspect_egress());
         Report { lines }
     }
 
@@ -127,6 +128,7 @@ impl Guard {
                 Part::Rule | Part::Route => self.attachment.add_route()?,
                 Part::Dns => self.attachment.add_dns_prefix()?,
                 Part::Sysctl => self.attachment.set_sysctls()?,
+                Part::Egress => self.attachment.guard_egress()?,
                 // Attached again, ours runs after the other.
                 Part::Steer | Part::Others => self.attach()?,
                 Part::Row | Part::Agent => self.enrol(node)?,
@@ -160,7 +162,7 @@ impl Guard {
     fn enrol(&self, node: &NodeCapture) -> Result<(), CaptureError> {
         let listeners = self.listeners();
         let listeners = listeners.as_ref().ok_or(CaptureError::Missing("listener of the pod"))?;
-        let row = Row::new(listeners.dns_port());
+        let row = self.attachment.row(listeners);
         node.enrol(self.attachment.cookie(), listeners.first(Direction::Outbound)?, row)
     }
 
@@ -216,12 +218,13 @@ impl Guard {
     fn look_at_row(&self, node: &NodeCapture) -> Result<(), Problem> {
         const AGAIN: &str = "the agent adds it again";
         let listeners = self.listeners();
-        let wanted = listeners.as_ref().map(|listeners| Row::new(listeners.dns_port()));
+        let wanted = listeners.as_ref().map(|listeners| self.attachment.row(listeners));
         match (node.row(self.attachment.cookie()), wanted) {
             (None, _) => Err(Problem::new("it is gone: new connections of the pod are not marked", AGAIN)),
-            (Some(row), Some(wanted)) if row != wanted => {
-                Err(Problem::new("it leads DNS queries elsewhere than to the agent", AGAIN))
-            }
+            (Some(row), Some(wanted)) if row != wanted => Err(Problem::new(
+                "it has another value: DNS queries or the egress guard are led astray",
+                AGAIN,
+            )),
             (Some(_), _) => Ok(()),
         }
     }

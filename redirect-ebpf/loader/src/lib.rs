@@ -5,12 +5,14 @@
 //! connection.
 //!
 //! Invariant: a pod's row is the last thing to be added and the first to be removed, so that no connection is marked
-//! before everything it needs is in place. Everything is pinned: when the agent dies, marked connections find no listener
+//! before everything it needs is in place; only the egress guard, which drops what nobody marks, is there for a shorter time.
+//! Everything is pinned: when the agent dies, marked connections find no listener
 //! and are refused, and nothing passes it by. What failed half-way is undone, unless an earlier agent's capture is there,
 //! which stays (refusing) until it can be replaced.
 
 pub mod attachment;
 mod borrowed;
+pub mod egress;
 mod error;
 pub mod events;
 pub mod guard;
@@ -26,8 +28,9 @@ pub mod probe;
 pub mod report;
 pub mod sockets;
 
-pub use abi::{Decision, Direction, LAYOUT, Steering};
+pub use abi::{Decision, Direction, Guarded, LAYOUT, Steering};
 pub use attachment::{Attachment, PodOptions};
+pub use egress::Dropped;
 pub use error::CaptureError;
 pub use events::{Decided, Events};
 pub use guard::{Guard, Repair};

@@ -103,6 +103,11 @@ impl NodeCapture {
         Ok(self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(crate::object::POD)?)
     }
 
+    /// Loads the maps of the egress guard of one pod.
+    pub(crate) fn load_guard(&self) -> Result<Ebpf, CaptureError> {
+        Ok(self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(crate::object::GUARD)?)
+    }
+
     /// Decisions as they are taken, from now on; only the first who asks gets them.
     pub fn take_events(&self) -> Option<Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()

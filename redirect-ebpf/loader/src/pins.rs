@@ -60,7 +60,7 @@ pub(crate) fn pin_link(link: FdLink, directory: &Path, name: &str) -> Result<(),
 }
 
 /// Pins any object as `directory/name`, in the place of what is pinned there.
-pub(crate) fn pin(object: &impl AsFd, directory: &Path, name: &'static str) -> Result<(), CaptureError> {
+pub(crate) fn pin(object: &impl AsFd, directory: &Path, name: &str) -> Result<(), CaptureError> {
     let new = directory.join(format!("{name}_new"));
     bpffs::remove_file(&new)?;
     bpf::pin(object, &new).map_err(CaptureError::socket("pin an eBPF object"))?;

@@ -29,6 +29,8 @@ pub enum Part {
     Dns,
     /// A setting of the namespace.
     Sysctl,
+    /// The egress guard on an interface.
+    Egress,
     /// A connection that is made to see whether it arrives.
     Connection,
     /// A program of the node on the root cgroup.
@@ -58,6 +60,7 @@ impl Part {
             Self::Route => "route",
             Self::Dns => "dns",
             Self::Sysctl => "sysctl",
+            Self::Egress => "egress_guard",
             Self::Connection => "connection",
             Self::NodeLink => "node_link",
             Self::NodeMap => "node_map",

@@ -12,6 +12,7 @@ pub mod app;
 pub mod client;
 pub mod cni;
 pub mod command;
+pub mod forge;
 pub mod frame;
 pub mod inside;
 pub mod mesh_file;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::forge::checksum;
+
 const PAYLOAD: &[u8] = b"culvert's echo";
 const HEADER: usize = 8;
 
@@ -47,18 +49,6 @@ pub fn ping(to: IpAddr, limit: Duration) -> Result<()> {
         }
     }
     bail!("no echo of {to} within {limit:?}")
-}
-
-/// RFC 1071.
-fn checksum(message: &[u8]) -> u16 {
-    let words = message.chunks(2).map(|pair| match pair {
-        [high, low] => u32::from(u16::from_be_bytes([*high, *low])),
-        [high] => u32::from(*high) << 8,
-        _ => 0,
-    });
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -97,6 +97,13 @@ impl WireTap {
         Ok(self.any(|segment| segment.payload.windows(payload.len().max(1)).any(|window| window == payload)))
     }
 
+    /// Were these bytes in any frame, whatever it was? Settles first.
+    pub fn carries(&self, bytes: &[u8]) -> Result<bool> {
+        self.settle()?;
+        let record = self.shared.lock();
+        Ok(record.frames.iter().any(|frame| frame.windows(bytes.len().max(1)).any(|window| window == bytes)))
+    }
+
     /// Sightings of TCP segments from or to a port. Settles first.
     pub fn segments_of_port(&self, port: u16) -> Result<usize> {
         self.settle()?;

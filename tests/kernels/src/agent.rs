@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::{Context as _, Result, bail};
 use linux::netns::Netns;
-use redirect::{Attachment, Direction, NodeCapture, PodSockets};
+use redirect::{Attachment, Direction, NodeCapture, PodOptions, PodSockets};
 
 use crate::call::{hear, line};
 use crate::world::{HTTP, path_of};
@@ -17,6 +17,9 @@ use crate::{BPFFS, LIMIT};
 
 /// The word by which this program is started as an agent.
 pub(crate) const ROLE: &str = "agent";
+
+/// With all that capture has.
+pub(crate) const GUARDED: PodOptions = PodOptions { dns: false, bypass_inbound: false, guard: true };
 
 const READY: &str = "ready";
 const INSPECT: &str = "inspect";
@@ -104,7 +107,7 @@ impl Drop for Agent {
 /// The agent's own side: captures the pod in `netns` and obeys until its stdin ends.
 pub(crate) fn serve(name: &str, netns: &Path) -> Result<()> {
     let node = NodeCapture::open(Path::new(BPFFS))?;
-    let (attachment, mut listeners) = Attachment::attach(&node, Netns::open(netns)?)?;
+    let (attachment, mut listeners) = Attachment::attach_with(&node, Netns::open(netns)?, GUARDED, None)?;
     for direction in [Direction::Outbound, Direction::Plaintext, Direction::Hbone] {
         if let Some(listener) = listeners.take(direction) {
             accept(listener, direction, name, attachment.sockets())?;

@@ -1,5 +1,6 @@
 //! The checks, in their order: each stands on what the ones before it left.
 
+mod guard;
 mod life;
 mod steer;
 
@@ -64,6 +65,7 @@ fn all(progress: &mut Progress, world: &World) -> Result<()> {
     progress.refusal("without cgroup v2 the agent says so", failure::without_cgroup)?;
     progress.refusal("without privileges the agent says so", failure::without_privilege)?;
     progress.refusal("a pod without an address is told", || failure::without_address(&world.bare))?;
+    guard::needs(progress)?;
     life::run(progress, world)
 }
 

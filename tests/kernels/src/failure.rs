@@ -18,6 +18,7 @@ pub(crate) const ROLE: &str = "fail";
 const NO_CGROUP: &str = "no-cgroup-v2";
 const NO_PRIVILEGE: &str = "no-privilege";
 const NO_ADDRESS: &str = "no-address";
+const NO_CLASSIFIER: &str = "no-classifier";
 
 /// `nobody` of Debian; any user but root would do.
 const NOBODY: u32 = 65534;
@@ -35,6 +36,11 @@ pub(crate) fn without_privilege() -> Result<String> {
 /// For a pod whose network is not there yet.
 pub(crate) fn without_address(pod: &Netns) -> Result<String> {
     said(Command::new("/proc/self/exe").args([ROLE, NO_ADDRESS]).arg(path_of(pod)))
+}
+
+/// On a kernel that has neither links on interfaces nor the modules to do without them.
+pub(crate) fn without_classifier() -> Result<String> {
+    said(Command::new("/proc/self/exe").args([ROLE, NO_CLASSIFIER]))
 }
 
 fn said(command: &mut Command) -> Result<String> {
@@ -55,6 +61,7 @@ pub(crate) fn provoke(kind: &OsStr, rest: &[OsString]) -> Result<()> {
     }
     let outcome = NodeCapture::open(Path::new(BPFFS)).and_then(|node| match rest {
         [netns] => Attachment::attach(&node, Netns::open(Path::new(netns))?).map(|_| ()),
+        _ if kind == NO_CLASSIFIER => redirect::egress::prepare(&node, true),
         _ => Ok(()),
     });
     let Err(error) = outcome else { bail!("capture worked") };
@@ -62,6 +69,7 @@ pub(crate) fn provoke(kind: &OsStr, rest: &[OsString]) -> Result<()> {
         NO_CGROUP => matches!(error, CaptureError::Cgroup(_)),
         NO_PRIVILEGE => matches!(error, CaptureError::Privilege(_)),
         NO_ADDRESS => matches!(error, CaptureError::NoAddress),
+        NO_CLASSIFIER => matches!(error, CaptureError::Guard { .. }),
         other => bail!("{other} is no kind of failure"),
     };
     if !documented {

@@ -12,6 +12,8 @@ use nix::sys::termios::tcdrain;
 
 /// Modules that the kernel needs for the checks, loaded in the order of their names.
 const MODULES: &str = "/modules";
+/// Modules without which a part of capture is to say that it needs them.
+const OPTIONAL: &str = "/optional";
 /// File systems of a machine that has booted: kind and mount point.
 const FILE_SYSTEMS: [(&str, &str); 4] =
     [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("cgroup2", "/sys/fs/cgroup")];
@@ -32,20 +34,30 @@ fn boot() -> Result<()> {
         mount(Some(kind), path, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("mounting {kind} at {path}"))?;
     }
-    for module in modules()? {
-        let file = File::open(&module)?;
-        finit_module(&file, c"", ModuleInitFlags::empty())
-            .with_context(|| format!("loading {}", module.display()))?;
-    }
+    load(MODULES)?;
     let uptime = fs::read_to_string("/proc/uptime")?;
     println!("booted, {} s after power-on", uptime.split(' ').next().unwrap_or("?"));
     Ok(())
 }
 
-fn modules() -> Result<Vec<PathBuf>> {
-    let directory = Path::new(MODULES);
-    let entries = fs::read_dir(directory).with_context(|| format!("reading {MODULES}"))?;
+/// Whether there are modules that are not loaded yet.
+pub(crate) fn has_optional_modules() -> bool {
+    Path::new(OPTIONAL).exists()
+}
+
+/// Loads them.
+pub(crate) fn load_optional_modules() -> Result<()> {
+    load(OPTIONAL)
+}
+
+fn load(directory: &str) -> Result<()> {
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {directory}"))?;
     let mut modules: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     modules.sort_unstable();
-    Ok(modules)
+    for module in modules {
+        let file = File::open(&module)?;
+        finit_module(&file, c"", ModuleInitFlags::empty())
+            .with_context(|| format!("loading {}", module.display()))?;
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forger;
 pub mod kernel;
 pub mod peer;
 pub mod sockets;

@@ -6,18 +6,19 @@
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use abi::{AddressKey, Decision, DecisionKey, PodAddress, RESOLVERS_PER_POD, ResolverKey, Row, map};
+use abi::{AddressKey, Decision, DecisionKey, PodAddress, RESOLVERS_PER_POD, ResolverKey, Row, Seen, map};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuHashMap, SockHash};
 
 use crate::error::CaptureError;
 
 /// Names of all maps that are pinned.
-pub(super) const PINNED: [&str; 9] = [
+pub(super) const PINNED: [&str; 10] = [
     map::AGENT,
     map::OWN,
     map::ENROLLED,
     map::EXEMPT,
+    map::CAPTURED,
     map::AGENTS,
     map::PROBERS,
     map::PROBES,
@@ -41,6 +42,8 @@ unsafe impl aya::Pod for Shared<AddressKey> {}
 unsafe impl aya::Pod for Shared<ResolverKey> {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Shared<DecisionKey> {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Shared<Seen> {}
 
 /// The maps that the agent reads or writes.
 pub(super) struct NodeMaps {

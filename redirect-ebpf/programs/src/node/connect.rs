@@ -9,7 +9,7 @@ use aya_ebpf::programs::SockAddrContext;
 use crate::exempt::{self, Exempt};
 use crate::maps::{AGENTS, OWN};
 use crate::socket::{Kind, Option};
-use crate::{Address, count, dns, probe, socket, tell};
+use crate::{Address, count, dns, guard, probe, socket, tell};
 
 const EPERM: i32 = 1;
 const ECONNREFUSED: i32 = 111;
@@ -18,10 +18,10 @@ const ECONNREFUSED: i32 = 111;
 #[inline(always)]
 pub fn decide<const V4: bool>(ctx: &SockAddrContext, destination: Address) -> i32 {
     let cookie = crate::cookie(ctx);
-    if crate::row(cookie).is_none() {
+    let Some(row) = crate::row(cookie) else {
         probe::mark(ctx);
         return crate::ALLOW;
-    }
+    };
     match socket::kind(ctx) {
         Kind::Tcp => {}
         Kind::Udp => {
@@ -30,7 +30,10 @@ pub fn decide<const V4: bool>(ctx: &SockAddrContext, destination: Address) -> i3
         }
         Kind::Other => return crate::ALLOW,
     }
-    let decision = judge(ctx, cookie, destination);
+    let mut decision = judge(ctx, cookie, destination);
+    if row.is_guarded() && !guard::note(ctx, decision) {
+        decision = Decision::RefusedUnmarkable;
+    }
     count::add(cookie, decision);
     tell::tell(ctx, cookie, decision, destination);
     let error = match decision {

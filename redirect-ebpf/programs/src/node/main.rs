@@ -12,6 +12,7 @@ mod connect;
 mod count;
 mod dns;
 mod exempt;
+mod guard;
 mod maps;
 mod probe;
 mod socket;

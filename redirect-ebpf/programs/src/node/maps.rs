@@ -28,6 +28,10 @@ pub static EXEMPT: SkStorage<u32> = SkStorage::new();
 #[btf_map]
 pub static AGENT: Array<u32, 1> = Array::new();
 
+/// Sockets of guarded pods whose connection was captured: such a one never leaves the pod, whatever its mark becomes.
+#[btf_map]
+pub static CAPTURED: SkStorage<u32> = SkStorage::new();
+
 /// The agent's outbound listener of each pod, there only while the agent lives.
 #[btf_map]
 pub static AGENTS: SockHash<u64, { MAX_PODS as usize }> = SockHash::new();

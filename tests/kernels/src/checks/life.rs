@@ -9,7 +9,7 @@ use linux::{bpffs, netlink};
 use redirect::attachment::ROUTE;
 use redirect::pins::Pins;
 
-use super::{Progress, connected, heard, refused, steer};
+use super::{Progress, connected, guard, heard, refused, steer};
 use crate::agent::Agent;
 use crate::call::{is_line, line};
 use crate::world::{HTTP, World};
@@ -19,9 +19,13 @@ use crate::{BPFFS, LIMIT};
 const NODE_PINS: [&str; 5] = ["connect4", "connect6", "ENROLLED", "EXEMPT", "AGENTS"];
 
 pub(super) fn run(progress: &mut Progress, world: &World) -> Result<()> {
-    progress.check("nothing is captured before", || uncaptured(world))?;
+    progress.check("nothing is captured before", || {
+        uncaptured(world)?;
+        guard::is_open(world)
+    })?;
     let first = loaded(progress, world)?;
     steer::all(progress, world, first.name)?;
+    guard::all(progress, world)?;
     let second = adopted(progress, world, first)?;
     progress.check("a dead agent's pod is refused, in and out", || {
         second.kill()?;
@@ -33,9 +37,12 @@ pub(super) fn run(progress: &mut Progress, world: &World) -> Result<()> {
     progress.check("detaching the node ends capture without an agent", || {
         fourth.kill()?;
         closed(world)?;
+        guard::is_shut(world)?;
+        redirect::attachment::unguard(&pins(), world.pod.cookie()?, &world.pod)?;
         bpffs::remove(Path::new(BPFFS))?;
         netlink::remove_mark_route(&world.pod, ROUTE)?;
-        soon_uncaptured(world)
+        soon_uncaptured(world)?;
+        guard::is_gone(world)
     })
 }
 
@@ -123,6 +130,7 @@ fn started(progress: &mut Progress, world: &World, name: &'static str, check: &s
         let mut started = Agent::start(name, &world.pod)?;
         started.inspect()?;
         steer::both_ways(world, name)?;
+        guard::is_shut(world)?;
         agent = Some(started);
         Ok(())
     })?;
@@ -135,6 +143,7 @@ fn given_back(progress: &mut Progress, world: &World, mut agent: Agent) -> Resul
         soon_uncaptured(world)?;
         ensure!(!pod_pins(world)?.exists(), "the pod's pins are still there");
         ensure!(!netlink::has_mark_rule(&world.pod, ROUTE)?, "the pod's rule is still there");
+        guard::is_gone(world)?;
         ensure!(pins().node().join("connect4").exists(), "the node's programs went with the pod");
         agent.kill()
     })

@@ -13,6 +13,8 @@ use crate::shell;
 
 /// What Debian's cloud kernels have as modules and the checks need; none depends on another.
 const MODULES: [&str; 1] = ["veth"];
+/// The same of what the checks look for the lack of before they load it.
+const OPTIONAL: [&str; 2] = ["cls_bpf", "sch_ingress"];
 
 /// A kernel that can be booted.
 pub(super) struct Image {
@@ -28,7 +30,12 @@ impl Image {
     pub(super) fn get(series: &str) -> Result<Self> {
         let kernels = shell::root().join("target/kernels");
         let directory = kernels.join(series);
-        if !directory.exists() {
+        let is_whole = |name: &&str| directory.join(format!("{name}.ko")).exists();
+        if !MODULES.iter().chain(&OPTIONAL).all(|name| is_whole(name)) {
+            if directory.exists() {
+                // Of a time when the checks needed less.
+                fs::remove_dir_all(&directory)?;
+            }
             // Made beside and renamed, so that what is there is whole.
             let making = kernels.join(format!("{series}.new"));
             if making.exists() {
@@ -45,10 +52,12 @@ impl Image {
     /// Packs `program`, as the guest's first and only one, with this kernel's modules.
     pub(super) fn initrd(&self, program: &Path) -> Result<PathBuf> {
         let mut initrd = Initrd::default();
-        initrd.directory("modules");
-        for module in MODULES {
-            let name = format!("{module}.ko");
-            initrd.file(&format!("modules/{name}"), 0o644, &read(&self.directory.join(&name))?);
+        for (place, modules) in [("modules", &MODULES[..]), ("optional", &OPTIONAL[..])] {
+            initrd.directory(place);
+            for module in modules {
+                let name = format!("{module}.ko");
+                initrd.file(&format!("{place}/{name}"), 0o644, &read(&self.directory.join(&name))?);
+            }
         }
         initrd.file("init", 0o755, &read(program)?);
         let path = self.directory.join("initrd");
@@ -114,7 +123,7 @@ fn unpack(directory: &Path) -> Result<()> {
     let name = kernel.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     fs::write(directory.join("release"), name.trim_start_matches("vmlinuz-"))?;
     fs::rename(&kernel, directory.join("vmlinuz"))?;
-    for module in MODULES {
+    for module in MODULES.iter().chain(&OPTIONAL) {
         let name = format!("{module}.ko");
         let packed = find(&tree, &name)?.with_context(|| format!("{} has no {name}", package.display()))?;
         copy_unpacked(&packed, &directory.join(&name))?;

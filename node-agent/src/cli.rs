@@ -3,6 +3,7 @@
 mod limits;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -81,6 +82,12 @@ pub(crate) struct RunArgs {
     /// docs/design/same-node.md.
     #[arg(long, env = "SAME_NODE_TRANSPORT", value_enum, default_value_t)]
     pub(crate) same_node_transport: SameNodeTransport,
+    /// Connections that one tunnel carries at most; the peer may allow fewer.
+    #[arg(long, env = "POOL_MAX_STREAMS_PER_CONNECTION", value_name = "STREAMS", default_value = "100")]
+    pub(crate) tunnel_streams: NonZeroUsize,
+    /// Tunnels that a busy peer gets on each thread before any of them is full.
+    #[arg(long, env = "CULVERT_TUNNELS_PER_PEER", value_name = "TUNNELS", default_value = "4")]
+    pub(crate) tunnels_per_peer: NonZeroUsize,
     /// Whether DNS queries of pods go to the agent; the annotation ambient.istio.io/dns-capture overrides it for a pod.
     #[arg(long, env = "ISTIO_META_DNS_CAPTURE", default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) dns_capture: bool,

@@ -220,6 +220,8 @@ fn tunnel_config(args: &RunArgs) -> tunnel::Config {
         dns: tunnel::DnsConfig { cluster_domain: Arc::from(args.cluster_domain.as_str()), ipv6: args.ipv6 },
         ..tunnel::Config::default()
     };
+    config.pool.max_streams = args.tunnel_streams.get();
+    config.pool.connections = args.tunnels_per_peer.get();
     if let Some(workers) = NonZeroUsize::new(args.workers) {
         config.workers = workers;
     }

@@ -96,6 +96,10 @@ pub struct Timeouts {
 pub struct PoolConfig {
     /// Streams on one connection at most; the peer may allow fewer. Default 100.
     pub max_streams: usize,
+    /// Streams on one connection with which the next stream is to get another, if [`Self::connections`] allows. Default 25.
+    pub crowded: usize,
+    /// Connections of one worker that a peer gets for being busy, before any of them is full. Default 4.
+    pub connections: usize,
     /// When an unused connection is closed. Default 5 minutes.
     pub idle_release: Duration,
 }
@@ -168,7 +172,7 @@ impl Default for Timeouts {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max_streams: 100, idle_release: Duration::from_secs(300) }
+        Self { max_streams: 100, crowded: 25, connections: 4, idle_release: Duration::from_secs(300) }
     }
 }
 

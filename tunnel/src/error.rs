@@ -85,7 +85,7 @@ impl ConnectionError {
             ) => Flag::Identity,
             Self::Connect(ConnectError::Blocked(_)) => Flag::NetworkPolicy,
             Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
-            Self::Connect(ConnectError::Http2(_) | ConnectError::Unprocessed(_)) => Flag::Http2Handshake,
+            Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
             Self::Connect(_) => Flag::Connect,
             Self::Relay(_) | Self::ClientGone(_) | Self::Abandoned(_) | Self::GaveUp => Flag::None,
         }

@@ -8,12 +8,16 @@ pub(crate) mod baggage;
 pub(crate) mod client;
 mod error;
 pub(crate) mod forwarded;
+mod inner;
 mod keepalive;
 pub(crate) mod pool;
 pub(crate) mod server;
+pub(crate) mod strain;
+mod stream_io;
 mod traceparent;
 mod usage;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use h2::{RecvStream, SendStream};
@@ -27,17 +31,21 @@ use crate::relay::Buffer;
 pub(crate) const BAGGAGE: &str = "baggage";
 pub(crate) const FORWARDED: &str = "forwarded";
 pub(crate) const TRACEPARENT: &str = "traceparent";
+/// The client's network, on the inner leg across networks alone.
+pub(crate) const FORWARDED_NETWORK: &str = "x-forwarded-network";
 
 /// What both ends announce and demand of an HTTP/2 connection.
 ///
 /// The connection's window is larger than a stream's: were they equal, one reader that stops reading would
-/// stop all the others.
+/// stop all the others at once. When several stop, it is widened by what they hold.
 #[derive(Debug, Clone)]
 pub struct Http2Config {
     /// Bytes a stream may have under way towards us. Default 4 MiB.
     pub stream_window: u32,
     /// Bytes all streams of a connection together may have under way. Default 16 MiB.
     pub connection_window: u32,
+    /// Bytes that streams whose readers have stopped may hold of a connection beyond that, all together. Default 64 MiB.
+    pub stalled_window: u32,
     /// Largest frame accepted. Default 1 MiB.
     pub frame_size: u32,
     /// Streams a client may have open at once. Default 200.
@@ -57,6 +65,7 @@ impl Default for Http2Config {
         Self {
             stream_window: 4 << 20,
             connection_window: 16 << 20,
+            stalled_window: 64 << 20,
             frame_size: 1 << 20,
             max_streams: 200,
             server_header_list: 64 << 10,
@@ -72,6 +81,8 @@ impl Default for Http2Config {
 pub(crate) struct HboneStream {
     pub(crate) send: SendStream<Buffer>,
     pub(crate) recv: RecvStream,
+    /// The account of the tunnel that it shares; none if it is alone.
+    pub(crate) strain: Option<Arc<strain::Strain>>,
     _lease: Option<pool::Lease>,
     /// Its place on the tunnel if the peer opened it.
     _in_use: Option<usage::InUse>,

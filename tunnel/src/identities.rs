@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh::Identity;
-use rustls::{ClientConfig, ServerConfig};
 use tokio::time::timeout;
 
 use crate::hbone::ConnectError;
-use crate::tls::{Certificate, CertificateError, CertificateProvider, Configs};
+use crate::tls::{Certificate, CertificateError, CertificateProvider, Client, Configs, Server};
 
 /// All identities of the node that are in use.
 pub(crate) struct Identities {
@@ -46,7 +45,7 @@ impl User {
     }
 
     /// How to accept tunnels as `identity`.
-    pub(crate) async fn server(&self, identity: &Identity) -> Result<Arc<ServerConfig>, ConnectError> {
+    pub(crate) async fn server(&self, identity: &Identity) -> Result<Server, ConnectError> {
         let certificate = self.certificate(identity).await?;
         Ok(self.identities.configs.server(identity, &certificate)?)
     }
@@ -56,7 +55,7 @@ impl User {
         &self,
         identity: &Identity,
         accepted: &Arc<[String]>,
-    ) -> Result<Arc<ClientConfig>, ConnectError> {
+    ) -> Result<Client, ConnectError> {
         let certificate = self.certificate(identity).await?;
         Ok(self.identities.configs.client(identity, &certificate, accepted)?)
     }

@@ -19,7 +19,6 @@ use mesh::workload::TunnelProtocol;
 use mesh::{Authority, Identity, Snapshot, Workload};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::connections::{ConnectionInfo, Direction};
@@ -33,7 +32,7 @@ use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
-use crate::tls::{HandshakeError, peer_identity};
+use crate::tls::HandshakeError;
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_protocol::header as proxy_header;
 
@@ -138,8 +137,8 @@ async fn handshake(
         Some((of_pod, shared.handshakes.acquire().await.ok()?))
     };
     let _turn = timeout(limits.tls_handshake, turn).await.ok().flatten().ok_or(Unaccepted::Busy)?;
-    let config = scope.served.user.server(&own).await?;
-    let accepting = TlsAcceptor::from(config).accept(stream).into_fallible();
+    let server = scope.served.user.server(&own).await?;
+    let accepting = server.acceptor().accept(stream).into_fallible();
     let accepted = timeout(limits.tls_handshake, accepting)
         .await
         .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?;
@@ -149,7 +148,7 @@ async fn handshake(
         tokio::spawn(socket::part(stream));
         HandshakeError::from(error)
     })?;
-    let client = peer_identity(tls.get_ref().1, own.trust_domain())?;
+    let client = server.client_of(tls.get_ref().1)?;
     if original_destination.ip().is_loopback() && client != own {
         return Err(Unaccepted::Loopback(client));
     }
@@ -257,11 +256,13 @@ impl Arrival {
         destination: SocketAddr,
         asked: &Asked,
     ) -> Details {
-        // An address alone is a hint: only if the proven identity agrees is it that workload.
-        let known = self
-            .scope
-            .shared
-            .workload_at(snapshot, self.source.ip())
+        // An address alone is a hint: only if the proven identity agrees is it that workload. What comes from another
+        // network has the address of a gateway, or one that means something else here.
+        let shared = &self.scope.shared;
+        let at_home = asked.network.as_deref().is_none_or(|network| *network == *shared.config.network);
+        let known = at_home
+            .then(|| shared.workload_at(snapshot, self.source.ip()))
+            .flatten()
             .filter(|workload| workload.identity() == self.client);
         let source = match known {
             Some(workload) => Party::of(&workload, Some(self.client.clone())),

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh::route::Unresolved;
-use mesh::{Authority, Flow, HopKind, Route, Service, Workload};
+use mesh::{Authority, Flow, HopKind, Identity, Route, Service, Workload};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -42,6 +42,8 @@ struct Tunnelled {
     authority: Authority,
     accepted: Arc<[String]>,
     kind: HopKind,
+    /// The names of which the peer behind the gateway must show one, where the next hop is that of another network.
+    across: Option<Arc<[String]>>,
 }
 
 /// Why there is no hop to dial.
@@ -51,8 +53,6 @@ pub(crate) enum Unroutable {
     Refused(#[from] mesh::Refusal),
     #[error("no healthy upstream: {0} has no address: {1}")]
     Unresolved(Arc<str>, String),
-    #[error("the destination is on another network, by way of gateway {0}, which is not supported")]
-    OtherNetwork(SocketAddr),
 }
 
 /// Why something was not reached as a connection of the pod would have reached it.
@@ -188,12 +188,43 @@ impl TryFrom<Route> for Hop {
                 address: next_hop,
                 workload: Some(workload),
                 service,
-                tunnel: Some(Tunnelled { authority, accepted: accepted.into(), kind }),
+                tunnel: Some(Tunnelled { authority, accepted: accepted.into(), kind, across: None }),
             }),
-            Route::DoubleTunnel { next_hop, .. } => Err(Unroutable::OtherNetwork(next_hop)),
+            Route::DoubleTunnel {
+                next_hop,
+                authority,
+                accepted,
+                inner_accepted,
+                gateway: _,
+                workload,
+                service,
+                kind,
+            } => Ok(Self {
+                address: next_hop,
+                workload: Some(workload),
+                service: Some(service),
+                tunnel: Some(Tunnelled {
+                    authority,
+                    accepted: accepted.into(),
+                    kind,
+                    across: Some(inner_accepted.into()),
+                }),
+            }),
             Route::Resolve(unresolved) => {
                 Err(Unroutable::Unresolved(unresolved.hostname, "it resolved to a name again".into()))
             }
+        }
+    }
+}
+
+impl Hop {
+    /// The identity that a tunnel to the workload proves. Behind a gateway the service's names alone count: of several,
+    /// nobody says which one was shown.
+    fn identity_of(&self, workload: &Workload) -> Option<Identity> {
+        match self.tunnel.as_ref().and_then(|tunnel| tunnel.across.as_deref()) {
+            Some([only]) => only.parse().ok(),
+            Some(_) => None,
+            None => Some(workload.identity()),
         }
     }
 }
@@ -221,7 +252,7 @@ async fn resolve(
 /// A connection without a tunnel to a workload that is a pod of this agent too, if that is wanted and comes about.
 async fn direct(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> Option<Made> {
     let (tunnel, workload) = (hop.tunnel.as_ref()?, hop.workload.as_deref()?);
-    if tunnel.kind != HopKind::Workload {
+    if tunnel.kind != HopKind::Workload || tunnel.across.is_some() {
         return None;
     }
     let wanted = Wanted {
@@ -264,8 +295,12 @@ async fn dial(
             host: hop.service.as_ref().map(|service| service.hostname.to_string()),
         },
         traceparent: Traceparent::random(),
+        network: tunnel.across.is_some().then(|| Arc::clone(&scope.shared.config.network)),
     };
-    let (stream, _) = scope.pool.open(&key, served, &head).await?;
+    let (stream, _) = match &tunnel.across {
+        Some(accepted) => Box::pin(scope.pool.open_across(&key, accepted, served, &head)).await?,
+        None => scope.pool.open(&key, served, &head).await?,
+    };
     Ok((Far::Stream(stream), None))
 }
 
@@ -277,7 +312,7 @@ fn details(own: &Workload, source: SocketAddr, hop: &Hop, transport: Transport) 
         source: Some(Party::of(own, identified.then(|| own.identity()))),
         destination_address: hop.address,
         hbone_address: hop.tunnel.as_ref().map(|tunnel| tunnel.authority.to_string()),
-        destination: hop.workload.as_ref().map(|workload| Party::of(workload, Some(workload.identity()))),
+        destination: hop.workload.as_ref().map(|workload| Party::of(workload, hop.identity_of(workload))),
         service: hop.service.as_deref().map(ServiceName::from),
         transport,
     }

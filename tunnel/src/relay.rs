@@ -3,7 +3,8 @@
 //! Owns both ends until they have ended. Invariants: bytes arrive in order, unchanged, or not at all; a
 //! finished direction is passed on as such while the other goes on (half-close); a reset stays a reset:
 //! a TCP RST becomes RST_STREAM(CONNECT_ERROR) in the tunnel (RFC 9113 §8.5) and the other way round,
-//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer; one that outlives its limits is cut.
+//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer; one that outlives its limits is cut. What a
+//! slow reader keeps waiting in a tunnel is claimed from the tunnel's windows, so that its neighbours have theirs.
 
 mod buffer;
 mod counters;
@@ -15,19 +16,25 @@ mod tests;
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Buf;
-use h2::{Reason, RecvStream, SendStream};
+use h2::{FlowControl, Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
-pub(crate) use buffer::Buffer;
+pub(crate) use buffer::{BUFFER_SIZE, Buffer};
 pub(crate) use counters::{Counters, Meter};
 pub(crate) use tcp::{reset, reset_by_peer, write};
 
 use self::limits::{Lane, exceeded};
 use crate::config::Timeouts;
 use crate::hbone::HboneStream;
+use crate::hbone::strain::Strain;
+
+/// How long a reader may take for what came, before it counts as one that has stopped.
+const STALLED: Duration = Duration::from_millis(100);
 
 /// Why a relay ended before both directions were finished.
 #[derive(Debug, thiserror::Error)]
@@ -129,9 +136,10 @@ async fn both_ways(
             .await
         }
         Far::Stream(stream) => {
+            let strain = stream.strain.as_ref();
             join(
-                pin!(tcp_to_stream(near, &mut stream.send, there)),
-                pin!(stream_to_tcp(&mut stream.recv, near, back)),
+                pin!(tcp_to_stream(near, &mut stream.send, there, strain)),
+                pin!(stream_to_tcp(&mut stream.recv, near, back, strain)),
                 pin!(async { tcp::broken(near).await.into() }),
                 pin!(pending()),
             )
@@ -181,6 +189,7 @@ async fn tcp_to_stream(
     from: &TcpStream,
     to: &mut SendStream<Buffer>,
     Track { meter, lane }: Track<'_>,
+    strain: Option<&Arc<Strain>>,
 ) -> Result<(), RelayError> {
     loop {
         let buffer = tokio::select! {
@@ -193,6 +202,7 @@ async fn tcp_to_stream(
         };
         meter.add(buffer.remaining());
         to.reserve_capacity(buffer.remaining());
+        let _waiting = strain.filter(|_| to.capacity() == 0).map(|strain| strain.wait());
         while to.capacity() == 0 {
             lane.blocked();
             match poll_fn(|cx| to.poll_capacity(cx)).await {
@@ -213,7 +223,9 @@ async fn stream_to_tcp(
     from: &mut RecvStream,
     to: &TcpStream,
     Track { meter, lane }: Track<'_>,
+    strain: Option<&Arc<Strain>>,
 ) -> Result<(), RelayError> {
+    let mut claim = None;
     while let Some(data) = from.data().await {
         let data = match data {
             Ok(data) => data,
@@ -224,11 +236,36 @@ async fn stream_to_tcp(
         };
         let length = data.len();
         meter.add(length);
-        tcp::pass(to, data, lane).await?;
-        from.flow_control().release_capacity(length).map_err(RelayError::TunnelLost)?;
+        let flow = from.flow_control();
+        let mut writing = pin!(tcp::pass(to, data, lane));
+        tokio::select! {
+            biased;
+            written = &mut writing => written?,
+            () = falls_behind(flow), if claim.is_none() && strain.is_some() => {
+                claim = strain.map(|strain| Box::new(strain.claim(flow)));
+                writing.await?;
+            }
+        }
+        flow.release_capacity(length).map_err(RelayError::TunnelLost)?;
+        claim = claim.filter(|_| has_filled(flow, 8));
     }
     lane.done();
     Ok(tcp::finish(to)?)
+}
+
+/// Completes when a reader that does not take what comes keeps much of it waiting, or has not taken any for a while.
+async fn falls_behind(flow: &FlowControl) {
+    if !has_filled(flow, 4) {
+        // Boxed: a timer is large, and readers that stop are few.
+        Box::pin(sleep(STALLED)).await;
+    }
+}
+
+/// Whether what waits for its reader has used up one part in `parts` of the stream's window.
+fn has_filled(flow: &FlowControl, parts: usize) -> bool {
+    let used = flow.used_capacity();
+    let room = usize::try_from(flow.available_capacity()).unwrap_or(0);
+    used.saturating_mul(parts) >= used.saturating_add(room)
 }
 
 /// Tells the peer's "I am done with this stream" from a reset, and both from a lost tunnel.

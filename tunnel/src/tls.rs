@@ -1,8 +1,9 @@
 //! Mutual TLS as the mesh speaks it: TLS 1.3, ALPN `h2`, no SNI, SPIFFE identities in the certificates.
 //!
 //! Owns the rustls configurations and what makes a peer acceptable; it opens no socket. Invariant: a
-//! handshake that succeeds has proven the peer's identity, against the roots of *our* certificate, and
-//! there is no resumption that could skip that proof. Failures come out as [`HandshakeError`], which names
+//! handshake that succeeds has proven the peer's identity, against the roots of *our* certificate. One that resumes a
+//! session is held to the same: the certificate that was proven then must be acceptable now, and a session is known to
+//! nobody with another certificate, other roots or other names to accept. Failures come out as [`HandshakeError`], which names
 //! the certificate's fault in words an operator can act upon.
 
 mod certificate;
@@ -19,9 +20,10 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use certificate::{Certificate, CertificateError, CertificateProvider};
+pub(crate) use client::Client;
 pub(crate) use configs::Configs;
 pub use error::HandshakeError;
-pub(crate) use server::peer_identity;
+pub(crate) use server::Server;
 
 /// The protocol both ends name in ALPN (RFC 9113 §3.3).
 const ALPN_H2: &[u8] = b"h2";

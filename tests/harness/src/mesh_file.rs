@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::pod::Pod;
 
 /// Where tunnels are taken.
-const HBONE_PORT: u16 = 15008;
+pub const HBONE_PORT: u16 = 15008;
 
 /// Service port to target port.
 pub type Ports = BTreeMap<u16, u16>;
@@ -96,9 +96,40 @@ pub struct Workload {
     /// `namespace/hostname` of its services, and the ports they reach it by.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Ports>,
-    /// In front of it, for who addresses it by its own address.
+    /// Network it is on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network: String,
+    /// How its network is reached from others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_gateway: Option<Gateway>,
+    /// What is in front of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<Gateway>,
+    /// How it takes connections for others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application_tunnel: Option<ApplicationTunnel>,
+}
+
+/// Where a waypoint or a gateway is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// `network/address` or `namespace/hostname`.
+    pub destination: String,
+    /// Its port.
+    pub hbone_mtls_port: u16,
+    /// Its share among several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+/// How an application takes connections for others.
+#[derive(Debug, Clone, Serialize)]
+pub struct ApplicationTunnel {
+    /// `NONE` or `PROXY`.
+    pub protocol: String,
+    /// Where it listens for them.
+    pub port: u16,
 }
 
 /// A service.
@@ -115,19 +146,15 @@ pub struct Service {
     pub vips: Vec<String>,
     /// Ports.
     pub ports: Ports,
-    /// In front of it.
+    /// What is in front of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<Gateway>,
-}
-
-/// The place of a waypoint.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Gateway {
-    /// `network/address`, or `namespace/hostname` of its service.
-    pub destination: String,
-    /// Where it takes tunnels.
-    pub hbone_mtls_port: u16,
+    /// Several, by weight.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub weighted_waypoints: Vec<Gateway>,
+    /// Identities of those who serve it, beyond their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subject_alt_names: Vec<String>,
 }
 
 impl Workload {
@@ -146,7 +173,10 @@ impl Workload {
             canonical_revision: "v1".to_owned(),
             authorization_policies: Vec::new(),
             services: BTreeMap::new(),
+            network: String::new(),
+            network_gateway: None,
             waypoint: None,
+            application_tunnel: None,
         }
     }
 
@@ -169,6 +199,24 @@ impl Workload {
     }
 }
 
+impl Gateway {
+    /// The one at an address of a network, which is empty for the unnamed one.
+    pub fn at(network: &str, address: IpAddr) -> Self {
+        Self { destination: format!("{network}/{address}"), hbone_mtls_port: HBONE_PORT, weight: None }
+    }
+
+    /// The workloads of a service.
+    pub fn of(service: &Service) -> Self {
+        Self { destination: service.key(), hbone_mtls_port: HBONE_PORT, weight: None }
+    }
+
+    /// With a share among several.
+    #[must_use]
+    pub fn weighing(self, weight: u32) -> Self {
+        Self { weight: Some(weight), ..self }
+    }
+}
+
 impl Service {
     /// A service `name.namespace.svc.cluster.local`.
     pub fn new(name: &str, namespace: &str, vips: &[IpAddr], ports: &[(u16, u16)]) -> Self {
@@ -179,24 +227,14 @@ impl Service {
             vips: vips.iter().map(|vip| format!("/{vip}")).collect(),
             ports: ports.iter().copied().collect(),
             waypoint: None,
+            weighted_waypoints: Vec::new(),
+            subject_alt_names: Vec::new(),
         }
     }
 
     /// `namespace/hostname`.
     pub fn key(&self) -> String {
         format!("{}/{}", self.namespace, self.hostname)
-    }
-}
-
-impl Gateway {
-    /// The waypoints that a service stands for.
-    pub fn service(service: &Service) -> Self {
-        Self { destination: service.key(), hbone_mtls_port: HBONE_PORT }
-    }
-
-    /// The waypoint at an address.
-    pub fn address(address: IpAddr) -> Self {
-        Self { destination: format!("/{address}"), hbone_mtls_port: HBONE_PORT }
     }
 }
 
@@ -223,6 +261,24 @@ impl MeshFile {
     /// An empty mesh with a certificate authority below `dir`.
     pub fn with_ca(dir: &Path) -> Self {
         Self { ca: Some(Ca { dir: dir.to_owned() }), ..Self::default() }
+    }
+
+    /// The entry of a workload.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn workload(&mut self, name: &str) -> &mut Workload {
+        let found = self.workloads.iter_mut().find(|workload| workload.name == name);
+        found.unwrap_or_else(|| panic!("no workload {name} in the mesh"))
+    }
+
+    /// The entry of a service.
+    ///
+    /// # Panics
+    /// If there is none of this name.
+    pub fn service(&mut self, name: &str) -> &mut Service {
+        let found = self.services.iter_mut().find(|service| service.name == name);
+        found.unwrap_or_else(|| panic!("no service {name} in the mesh"))
     }
 
     /// The entries that make a running pod a captured member of the mesh.

@@ -104,7 +104,7 @@ impl World {
         Self::new(|pods, mesh| {
             let waypoint = Service::new("waypoint", NAMESPACE, &ips(WAYPOINT), &[(HBONE, HBONE)]);
             let mut web = Service::new("web", NAMESPACE, &ips(WEB), &[(WEB_PORT, HTTP), (ECHO, ECHO)]);
-            web.waypoint = Some(Gateway::service(&waypoint));
+            web.waypoint = Some(Gateway::of(&waypoint));
             for workload in &mut mesh.workloads {
                 if !["v1", "v2"].contains(&workload.name.as_str()) {
                     continue;
@@ -112,7 +112,7 @@ impl World {
                 workload.services.insert(web.key(), web.ports.clone());
                 workload.authorization_policies = vec![format!("{NAMESPACE}/only-waypoint")];
                 if workload.name == "v2" {
-                    workload.waypoint = Some(Gateway::address(pods.gate.ipv4().into()));
+                    workload.waypoint = Some(Gateway::at("", pods.gate.ipv4().into()));
                 }
             }
             mesh.policies.push(only(WAYPOINT_ACCOUNT));

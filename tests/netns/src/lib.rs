@@ -9,6 +9,7 @@ pub mod forger;
 pub mod kernel;
 pub mod peer;
 pub mod sockets;
+pub mod terminator;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -126,12 +127,17 @@ impl Bare {
     }
 
     /// The same, with more arguments for both agents.
-    pub fn enrol_with(mut self, arguments: &[&str]) -> Result<World> {
-        self.mesh.enroll = [&self.client, &self.neighbour, &self.server].map(Enroll::running).into();
+    pub fn enrol_with(self, arguments: &[&str]) -> Result<World> {
+        self.enrol_each([arguments; 2])
+    }
+
+    /// The same, with more arguments for each agent.
+    pub fn enrol_each(mut self, arguments: [&[&str]; 2]) -> Result<World> {
+        self.mesh.enroll.extend([&self.client, &self.neighbour, &self.server].map(Enroll::running));
         self.write_mesh()?;
-        let [n1, n2] = &self.nodes;
-        let mut agent1 = Agent::spawn(n1, &self.mesh_path(n1), arguments)?;
-        let mut agent2 = Agent::spawn(n2, &self.mesh_path(n2), arguments)?;
+        let ([n1, n2], [arguments1, arguments2]) = (&self.nodes, arguments);
+        let mut agent1 = Agent::spawn(n1, &self.mesh_path(n1), arguments1)?;
+        let mut agent2 = Agent::spawn(n2, &self.mesh_path(n2), arguments2)?;
         agent1.wait_ready()?;
         agent2.wait_ready()?;
         for (agent, pod) in [(&agent1, "demo/client"), (&agent1, "demo/neighbour"), (&agent2, "demo/server")]

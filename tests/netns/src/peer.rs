@@ -13,7 +13,7 @@ use rcgen::string::Ia5String;
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use crate::LIMIT;
@@ -34,32 +34,14 @@ pub struct Peer {
 impl Peer {
     /// A peer with this identity, whose certificate ends at `not_after`.
     pub fn new(signer: &Signer<'_>, identity: &str, not_after: SystemTime) -> Result<Self> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity)?)];
-        params.not_before = (SystemTime::now() - Duration::from_secs(7200)).into();
-        params.not_after = not_after.into();
-        let certificate = match signer {
-            Signer::Mesh(dir) => {
-                let root_key = KeyPair::from_pem(&fs::read_to_string(dir.join("root-key.pem"))?)?;
-                let root = fs::read_to_string(dir.join("root-cert.pem"))?;
-                params.signed_by(&key, &Issuer::from_ca_cert_pem(&root, root_key)?)?
-            }
-            Signer::Stranger => {
-                let mut root = CertificateParams::default();
-                root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-                params.signed_by(&key, &Issuer::new(root, KeyPair::generate()?))?
-            }
-        };
+        let (certificate, key) = issue(signer, identity, not_after)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier = Arc::new(Credulous(Arc::clone(&provider)));
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
-            .with_client_auth_cert(vec![certificate.der().clone()], key.into())?;
+            .with_client_auth_cert(vec![certificate], key)?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Self { config: Arc::new(config) })
     }
@@ -100,6 +82,33 @@ impl Peer {
             tokio::time::timeout(LIMIT, exchange).await.context("the pod's agent does not answer")?
         })
     }
+}
+
+/// A certificate with this name, which ends at `not_after`, and its key.
+pub(crate) fn issue(
+    signer: &Signer<'_>,
+    identity: &str,
+    not_after: SystemTime,
+) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>)> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity)?)];
+    params.not_before = (SystemTime::now() - Duration::from_secs(7200)).into();
+    params.not_after = not_after.into();
+    let certificate = match signer {
+        Signer::Mesh(dir) => {
+            let root_key = KeyPair::from_pem(&fs::read_to_string(dir.join("root-key.pem"))?)?;
+            let root = fs::read_to_string(dir.join("root-cert.pem"))?;
+            params.signed_by(&key, &Issuer::from_ca_cert_pem(&root, root_key)?)?
+        }
+        Signer::Stranger => {
+            let mut root = CertificateParams::default();
+            root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.signed_by(&key, &Issuer::new(root, KeyPair::generate()?))?
+        }
+    };
+    Ok((certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
 }
 
 /// In an hour.

@@ -5,22 +5,23 @@ use std::sync::Arc;
 
 use h2::client::{Builder, SendRequest};
 use http::uri::Uri;
-use http::{HeaderValue, Method, Request, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use mesh::{Authority, Identity};
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::baggage::Baggage;
 use super::forwarded::Forwarded;
-use super::{BAGGAGE, ConnectError, FORWARDED, Http2Config, TRACEPARENT, Traceparent};
+use super::{BAGGAGE, ConnectError, FORWARDED, FORWARDED_NETWORK, Http2Config, TRACEPARENT, Traceparent};
 use crate::config::Timeouts;
 use crate::gate::Link;
 use crate::relay::Buffer;
 use crate::served::Served;
 use crate::socket::Dialer;
-use crate::tls::HandshakeError;
+use crate::tls::{Client, HandshakeError};
 
 /// Everything that two connections must have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,13 +45,12 @@ pub(crate) struct ConnectHead {
     pub(crate) baggage: String,
     pub(crate) forwarded: Forwarded,
     pub(crate) traceparent: Traceparent,
+    /// The network of the client, where the peer is on another one.
+    pub(crate) network: Option<Arc<str>>,
 }
 
-/// What h2 says about the streams that a peer takes before the peer has said anything; no peer can say so much.
-pub(super) const UNSAID: usize = usize::MAX - 1;
-
 /// The part of an HTTP/2 connection that has to be driven.
-pub(super) type Connection = h2::client::Connection<TlsStream<TcpStream>, Buffer>;
+pub(super) type Connection<T = TcpStream> = h2::client::Connection<TlsStream<T>, Buffer>;
 
 /// Dials peers.
 pub(crate) struct Connector {
@@ -66,29 +66,36 @@ impl Connector {
         key: &PeerKey,
         served: &Served,
     ) -> Result<(SendRequest<Buffer>, Connection, Link), ConnectError> {
-        let config = served.user.client(&key.source, &key.accepted).await?;
+        let client = served.user.client(&key.source, &key.accepted).await?;
         let (tcp, link) =
             self.dialer.to_network(served, key.next_hop).await.map_err(|error| match error {
                 ConnectError::Timeout(limit) => ConnectError::Blocked(limit),
                 error => error,
             })?;
         let name = ServerName::from(key.next_hop.ip());
-        let tls = timeout(self.timeouts.tls_handshake, TlsConnector::from(config).connect(name, tcp))
+        let (sender, connection) = self.set_up(&client, name, tcp).await?;
+        Ok((sender, connection, link))
+    }
+
+    /// Sets TLS and HTTP/2 up over `io`. Both steps are bounded.
+    pub(super) async fn set_up<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        client: &Client,
+        name: ServerName<'static>,
+        io: T,
+    ) -> Result<(SendRequest<Buffer>, Connection<T>), ConnectError> {
+        let tls = timeout(self.timeouts.tls_handshake, client.connect(name, io))
             .await
-            .map_err(|_| HandshakeError::Timeout(self.timeouts.tls_handshake))?
-            .map_err(HandshakeError::from)?;
+            .map_err(|_| HandshakeError::Timeout(self.timeouts.tls_handshake))??;
         let opening = Builder::new()
             .enable_push(false)
             .initial_window_size(self.http2.stream_window)
             .initial_connection_window_size(self.http2.connection_window)
             .max_frame_size(self.http2.frame_size)
             .max_header_list_size(self.http2.client_header_list)
-            .initial_max_send_streams(UNSAID)
             .handshake::<_, Buffer>(tls);
         let limit = self.timeouts.http2_handshake;
-        let (sender, connection) =
-            timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??;
-        Ok((sender, connection, link))
+        Ok(timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??)
     }
 }
 
@@ -102,11 +109,12 @@ impl ConnectHead {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_2;
         let values = [
-            (BAGGAGE, self.baggage.clone()),
-            (FORWARDED, self.forwarded.to_string()),
-            (TRACEPARENT, self.traceparent.to_string()),
+            (BAGGAGE, Some(self.baggage.clone())),
+            (FORWARDED, Some(self.forwarded.to_string())),
+            (TRACEPARENT, Some(self.traceparent.to_string())),
+            (FORWARDED_NETWORK, self.network.as_ref().map(ToString::to_string)),
         ];
-        for (name, value) in values {
+        for (name, value) in values.into_iter().filter_map(|(name, value)| Some((name, value?))) {
             // A name the control plane made up cannot stop a connection: what cannot be sent is left out.
             if let Ok(value) = HeaderValue::from_str(&value) {
                 request.headers_mut().insert(name, value);
@@ -116,7 +124,39 @@ impl ConnectHead {
     }
 }
 
-/// Judges the answer to a CONNECT request.
-pub(super) fn accepted(status: StatusCode) -> Result<(), ConnectError> {
-    if status == StatusCode::OK { Ok(()) } else { Err(ConnectError::Status(status)) }
+/// Judges the answer to a CONNECT request: who accepted, by their own words.
+pub(super) fn accepted<T>(answer: &Response<T>) -> Result<Baggage, ConnectError> {
+    if answer.status() != StatusCode::OK {
+        return Err(ConnectError::Status(answer.status()));
+    }
+    let baggage = answer.headers().get(BAGGAGE).and_then(|value| value.to_str().ok());
+    Ok(baggage.map(Baggage::parse).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_peers_say_in_their_order() {
+        let head = |network: Option<&str>| ConnectHead {
+            authority: "web.default.svc.cluster.local:80".parse().unwrap(),
+            baggage: "k8s.namespace.name=default".into(),
+            forwarded: Forwarded { client: "10.0.0.1:1025".parse().ok(), host: Some("web".into()) },
+            traceparent: Traceparent::random(),
+            network: network.map(Arc::from),
+        };
+        let request = head(None).request().unwrap();
+        assert_eq!(
+            (request.method(), request.uri().to_string()),
+            (&Method::CONNECT, head(None).authority.to_string())
+        );
+        let names: Vec<_> = request.headers().keys().map(ToString::to_string).collect();
+        assert_eq!(names, ["baggage", "forwarded", "traceparent"]);
+        assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.1:1025\";host=web");
+        let request = head(Some("west")).request().unwrap();
+        assert_eq!(request.headers()["x-forwarded-network"], "west");
+        // The unnamed network is one, too.
+        assert_eq!(head(Some("")).request().unwrap().headers()["x-forwarded-network"], "");
+    }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use h2::Reason;
 use http::StatusCode;
 
 use crate::tls::{CertificateError, HandshakeError};
@@ -30,10 +29,6 @@ pub enum ConnectError {
     /// The HTTP/2 connection could not be set up, or broke before it answered.
     #[error("http2 error: {0}")]
     Http2(Arc<str>),
-    /// The peer is going away, or has too much to do, and says that it did not look at the request: RFC 9113 sections 6.8
-    /// and 8.7 allow to send it again.
-    #[error("http2 error: {0}")]
-    Unprocessed(Arc<str>),
     /// The peer did not answer the CONNECT in time.
     #[error("the peer did not answer within {0:?}")]
     NoAnswer(Duration),
@@ -59,24 +54,7 @@ impl From<h2::Error> for ConnectError {
             Some(io) if io.kind() == io::ErrorKind::InvalidData => {
                 Self::Tls(HandshakeError::Refused(io.to_string()))
             }
-            _ if is_unprocessed(&error) => Self::Unprocessed(error.to_string().into()),
             _ => Self::Http2(error.to_string().into()),
         }
     }
-}
-
-impl ConnectError {
-    /// What the end of a tunnel is to a request that was not sent yet.
-    pub(super) fn unsent(self) -> Self {
-        match self {
-            Self::Http2(reason) => Self::Unprocessed(reason),
-            other => other,
-        }
-    }
-}
-
-/// A stream that the peer's GOAWAY leaves out fails with it; what the GOAWAY counts as processed goes on.
-fn is_unprocessed(error: &h2::Error) -> bool {
-    error.is_remote()
-        && (error.is_go_away() || error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM))
 }

@@ -1,8 +1,9 @@
 //! The tunnels of one worker, shared by the connections that may share them.
 //!
 //! Invariants: one dial for a peer at a time, whose outcome everyone who waits for it gets; a tunnel never
-//! carries more streams than we or the peer allow, and only one before the peer has said what it allows; what is dead, or
-//! told to go away, is handed out to nobody.
+//! carries more streams than we or the peer allow; what is dead, or told to go away, is handed out to nobody.
+//! A tunnel that is crowded, or on which somebody waits for room, gets company, up to a few a peer, so that neither a
+//! busy pair of pods nor one stream that is stuck depends on one connection alone.
 //! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while, or as soon as it is
 //! unused once its pod is no longer served.
 
@@ -15,16 +16,20 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub(crate) use self::carrier::Lease;
 use self::carrier::{Carrier, Idling};
 use super::baggage::Baggage;
 use super::client::{ConnectHead, Connection, Connector, PeerKey};
+use super::strain::Strain;
 use super::{ConnectError, HboneStream};
 use crate::config::PoolConfig;
 use crate::gate::Link;
 use crate::served::Served;
+
+/// How long no more tunnels are dialled for company's sake after that has failed.
+const LONELY: Duration = Duration::from_secs(5);
 
 /// A worker's pool. Cloning shares it.
 #[derive(Clone)]
@@ -38,10 +43,15 @@ struct Inner {
     peers: Mutex<HashMap<PeerKey, Peer>>,
 }
 
+/// The tunnels to one peer.
 #[derive(Default)]
 struct Peer {
     carriers: Vec<Arc<Carrier>>,
     dialling: Option<Dialling>,
+    /// How many streams on one tunnel the peer allowed when it was last heard of.
+    streams_allowed: Option<usize>,
+    /// Not before may another tunnel be dialled for company's sake: the last attempt failed.
+    company_after: Option<Instant>,
 }
 
 type Dialling = Shared<BoxFuture<'static, Result<(), ConnectError>>>;
@@ -53,8 +63,8 @@ impl Pool {
 
     /// Opens a stream to the peer of `key`, on a tunnel that is there or a new one.
     ///
-    /// If a tunnel that has worked before turns out to be gone, or the peer says that it has not looked at the request, it
-    /// is tried again, once: the application has sent nothing yet.
+    /// If the peer has not touched the stream, or a tunnel that has worked before turns out to be gone, another tunnel is
+    /// tried, once: the application has sent nothing yet.
     pub(crate) async fn open(
         &self,
         key: &PeerKey,
@@ -63,18 +73,35 @@ impl Pool {
     ) -> Result<(HboneStream, Baggage), ConnectError> {
         let request = head.request()?;
         let limit = self.inner.connector.timeouts.answer;
-        let mut may_retry = true;
+        let mut left = None;
         loop {
-            let lease = self.lease(key, served).await?;
+            let (lease, place) = self.lease(key, served, left.as_ref()).await?;
             let worked_before = lease.carrier().has_worked();
             let carrier = Arc::clone(lease.carrier());
-            match timeout(limit, lease.open(request.clone())).await {
-                Ok(Err(ConnectError::Unprocessed(_))) if may_retry => may_retry = false,
-                Ok(Err(_)) if may_retry && worked_before && carrier.is_closed() => may_retry = false,
-                Ok(outcome) => return outcome,
-                Err(_) => return Err(ConnectError::NoAnswer(limit)),
+            let outcome = timeout(limit, lease.open(place, request.clone()));
+            match outcome.await.map_err(|_| ConnectError::NoAnswer(limit))? {
+                Err(unopened)
+                    if left.is_none() && (unopened.is_untouched || worked_before && carrier.is_closed()) =>
+                {
+                    left = Some(carrier);
+                }
+                outcome => return outcome.map_err(|unopened| unopened.error),
             }
         }
+    }
+
+    /// Opens a tunnel of its own inside a stream to the gateway of `key`, to a peer that shows one of the names
+    /// `accepted`, and asks it for what `head` says. The gateway is asked for the same, but not told our network.
+    pub(crate) async fn open_across(
+        &self,
+        key: &PeerKey,
+        accepted: &Arc<[String]>,
+        served: &Arc<Served>,
+        head: &ConnectHead,
+    ) -> Result<(HboneStream, Baggage), ConnectError> {
+        let client = served.user.client(&key.source, accepted).await?;
+        let (outer, _) = self.open(key, served, &ConnectHead { network: None, ..head.clone() }).await?;
+        self.inner.connector.open_inside(outer, &client, key.next_hop, head).await
     }
 
     /// The number of tunnels that are there.
@@ -83,49 +110,58 @@ impl Pool {
         self.inner.peers().values().map(|peer| peer.carriers.len()).sum()
     }
 
-    async fn lease(&self, key: &PeerKey, served: &Arc<Served>) -> Result<Lease, ConnectError> {
+    /// A place on a tunnel, and which; but not on the one that was `left`.
+    async fn lease(
+        &self,
+        key: &PeerKey,
+        served: &Arc<Served>,
+        left: Option<&Arc<Carrier>>,
+    ) -> Result<(Lease, usize), ConnectError> {
         loop {
-            let wait = {
+            let dialling = {
                 let mut peers = self.inner.peers();
                 let peer = peers.entry(key.clone()).or_default();
-                let limit = self.inner.config.max_streams;
-                if let Some(lease) = peer.carriers.iter().find_map(|carrier| Lease::take(carrier, limit)) {
-                    return Ok(lease);
+                let lease = peer.place(&self.inner.config, left);
+                if lease.is_none() || peer.wants_company(&self.inner.config) {
+                    let dial = || dial(Arc::clone(&self.inner), key.clone(), Arc::clone(served));
+                    peer.dialling.get_or_insert_with(dial);
                 }
-                match peer.carriers.iter().find_map(|carrier| carrier.unsettled()) {
-                    Some(settled) => Wait::Settled(settled),
-                    None => Wait::Dialled(
-                        peer.dialling
-                            .get_or_insert_with(|| {
-                                dial(Arc::clone(&self.inner), key.clone(), Arc::clone(served))
-                            })
-                            .clone(),
-                    ),
+                match (lease, &peer.dialling) {
+                    (Some(lease), _) => return Ok(lease),
+                    (None, Some(dialling)) => dialling.clone(),
+                    (None, None) => continue,
                 }
             };
-            wait.over(self.inner.connector.timeouts.http2_handshake).await?;
+            dialling.await?;
         }
     }
 }
 
-/// What there is to wait for while no tunnel has a place.
-enum Wait {
-    /// A new tunnel's peer says how many streams it takes.
-    Settled(watch::Receiver<bool>),
-    /// A tunnel is dialled.
-    Dialled(Dialling),
-}
+impl Peer {
+    /// A place on the first tunnel that is at ease, else on the one with the fewest streams.
+    fn place(&mut self, config: &PoolConfig, left: Option<&Arc<Carrier>>) -> Option<(Lease, usize)> {
+        let heard = self.carriers.iter().filter(|carrier| carrier.has_worked());
+        let allowed = heard.filter_map(|carrier| {
+            let streams = carrier.allowed();
+            (!carrier.is_closed()).then_some(streams.max(1))
+        });
+        self.streams_allowed = allowed.min().or(self.streams_allowed);
+        // What a new tunnel's peer allows is not known before its first word.
+        let new = self.streams_allowed.map_or(config.max_streams, |allowed| allowed.min(config.max_streams));
+        let most = |carrier: &Carrier| if carrier.has_worked() { config.max_streams } else { new };
+        let usable = || self.carriers.iter().filter(|one| left.is_none_or(|left| !Arc::ptr_eq(one, left)));
+        let at_ease = usable().filter(|carrier| carrier.is_at_ease(config.crowded));
+        let mut others: Vec<_> = usable().collect();
+        others.sort_by_key(|carrier| carrier.streams());
+        at_ease.chain(others).find_map(|carrier| Lease::take(carrier, most(carrier)))
+    }
 
-impl Wait {
-    async fn over(self, limit: Duration) -> Result<(), ConnectError> {
-        match self {
-            Self::Settled(mut settled) => {
-                let told = timeout(limit, settled.wait_for(|settled| *settled)).await;
-                // A tunnel that has ended meanwhile is not waited for any more either.
-                told.map(drop).map_err(|_| ConnectError::NoAnswer(limit))
-            }
-            Self::Dialled(dialling) => dialling.await,
-        }
+    /// Whether all tunnels are uneasy, and there may be one more.
+    fn wants_company(&self, config: &PoolConfig) -> bool {
+        let open = || self.carriers.iter().filter(|carrier| !carrier.is_closed());
+        open().count() < config.connections
+            && !open().any(|carrier| carrier.is_at_ease(config.crowded))
+            && self.company_after.is_none_or(|after| after <= Instant::now())
     }
 }
 
@@ -138,13 +174,14 @@ fn dial(inner: Arc<Inner>, key: PeerKey, served: Arc<Served>) -> Dialling {
         peer.dialling = None;
         match outcome {
             Ok((sender, connection, link)) => {
-                let carrier = Arc::new(Carrier::new(sender));
+                let carrier = Arc::new(Carrier::new(sender, Strain::new(&inner.connector.http2)));
                 peer.carriers.push(Arc::clone(&carrier));
                 let way = Way { key, _link: link, serving: served.serving.clone() };
                 tokio::spawn(drive(Arc::clone(&inner), way, carrier, connection));
                 Ok(())
             }
             Err(error) => {
+                peer.company_after = Some(Instant::now() + LONELY);
                 inner.forget(&mut peers, &key, None);
                 Err(error)
             }

@@ -20,8 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::baggage::Baggage;
 use super::forwarded::Forwarded;
+use super::strain::Strain;
 use super::usage::{InUse, Usage};
-use super::{BAGGAGE, FORWARDED, HboneStream, Http2Config, TRACEPARENT, Traceparent, keepalive};
+use super::{
+    BAGGAGE, FORWARDED, FORWARDED_NETWORK, HboneStream, Http2Config, TRACEPARENT, Traceparent, keepalive,
+};
 use crate::config::Timeouts;
 use crate::relay::Buffer;
 
@@ -69,8 +72,10 @@ where
     let waiting = Arc::new(Semaphore::new(config.max_streams as usize));
     let mut lost =
         pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
+    let strain = Strain::new(config);
     let (mut served, mut goodbye) = (true, None);
     loop {
+        strain.apply(&mut connection);
         let lingering = async {
             match goodbye {
                 Some(since) => {
@@ -82,6 +87,7 @@ where
             }
         };
         tokio::select! {
+            () = strain.changed() => {}
             // No value is ever sent: this resolves when the pod's handle is dropped.
             _ = serving.changed(), if served => {
                 served = false;
@@ -90,7 +96,8 @@ where
             accepted = connection.accept() => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
-                    if let Some(request) = ConnectRequest::parse(request, respond, &waiting, &usage) {
+                    let parsed = ConnectRequest::parse(request, respond, &waiting, (&usage, &strain));
+                    if let Some(request) = parsed {
                         on_request(request);
                     }
                 }
@@ -117,6 +124,8 @@ pub(crate) struct Asked {
     pub(crate) forwarded: Forwarded,
     /// The connection's trace, if the client sent one.
     pub(crate) traceparent: Option<Traceparent>,
+    /// The client's network, where its tunnel came through that network's gateway.
+    pub(crate) network: Option<Box<str>>,
 }
 
 /// A well-formed CONNECT request that waits for its answer.
@@ -127,7 +136,15 @@ pub(crate) struct ConnectRequest {
     recv: RecvStream,
     respond: SendResponse<Buffer>,
     in_use: InUse,
-    _waiting: OwnedSemaphorePermit,
+    /// Boxed, too.
+    waiting: Box<Waiting>,
+}
+
+/// A request's place among those that wait for their answer, on a tunnel with this account.
+#[derive(Debug)]
+struct Waiting {
+    strain: Arc<Strain>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl ConnectRequest {
@@ -135,7 +152,7 @@ impl ConnectRequest {
         request: Request<RecvStream>,
         mut respond: SendResponse<Buffer>,
         waiting: &Arc<Semaphore>,
-        usage: &Arc<Usage>,
+        (usage, strain): (&Arc<Usage>, &Arc<Strain>),
     ) -> Option<Self> {
         let (head, recv) = request.into_parts();
         let authority =
@@ -154,8 +171,11 @@ impl ConnectRequest {
             baggage: header(BAGGAGE).map(Baggage::parse).unwrap_or_default(),
             forwarded: header(FORWARDED).map(Forwarded::parse).unwrap_or_default(),
             traceparent: header(TRACEPARENT).and_then(|text| text.parse().ok()),
+            network: header(FORWARDED_NETWORK).map(Box::from),
         };
-        Some(Self { asked: Box::new(asked), recv, respond, in_use: usage.enter(), _waiting: place })
+        let waiting = Waiting { strain: Arc::clone(strain), _place: place };
+        let in_use = usage.enter();
+        Some(Self { asked: Box::new(asked), recv, respond, in_use, waiting: Box::new(waiting) })
     }
 
     /// Completes when the client gives up waiting: with the reason of its reset, or with what became of its tunnel.
@@ -175,7 +195,8 @@ impl ConnectRequest {
             response.headers_mut().insert(BAGGAGE, value);
         }
         let send = self.respond.send_response(response, false)?;
-        Ok(HboneStream { send, recv: self.recv, _lease: None, _in_use: Some(self.in_use) })
+        let strain = Some(self.waiting.strain);
+        Ok(HboneStream { send, recv: self.recv, strain, _lease: None, _in_use: Some(self.in_use) })
     }
 }
 

@@ -249,7 +249,7 @@ fn may_go_elsewhere(error: &ConnectError) -> bool {
         ConnectError::Tls(HandshakeError::OwnCertificate(_)) => false,
         ConnectError::Tls(_) => true,
         // The tunnel broke before it answered, or its peer refused the stream.
-        ConnectError::Http2(_) | ConnectError::Unprocessed(_) => true,
+        ConnectError::Http2(_) => true,
         // A peer's agent whose application refuses, is gone or full; it says so before it takes a byte. A denial (401) is
         // policy, and one does not look for somebody who knows less of it; 400 is a fault of ours or of the mesh's.
         ConnectError::Status(status) => matches!(
@@ -280,7 +280,6 @@ mod tests {
             (HandshakeError::NoCertificate.into(), true),
             (HandshakeError::OwnCertificate(String::new()).into(), false),
             (ConnectError::Http2("".into()), true),
-            (ConnectError::Unprocessed("".into()), true),
             (ConnectError::NoAnswer(second), false),
             (ConnectError::Authority(String::new()), false),
             (status(400), false),

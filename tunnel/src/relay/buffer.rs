@@ -5,6 +5,7 @@
 //! is accounted in bytes, and must not pin 64 KiB for each of them.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 
 use bytes::Buf;
 
@@ -43,6 +44,18 @@ impl Buffer {
     /// A buffer with these bytes, of no pool.
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         Self { bytes: bytes.into(), start: 0, end: bytes.len() }
+    }
+
+    /// A copy of as many of the `bytes` as there is room for.
+    pub(crate) fn copied(bytes: &[u8]) -> Self {
+        let filled = Self::fill(|into| {
+            let count = bytes.len().min(into.len());
+            if let (Some(into), Some(from)) = (into.get_mut(..count), bytes.get(..count)) {
+                into.copy_from_slice(from);
+            }
+            Ok::<_, Infallible>(count)
+        });
+        filled.unwrap_or_else(|never| match never {})
     }
 
     /// Whether nothing was read.
@@ -84,8 +97,6 @@ impl Drop for Buffer {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
 
     fn pooled() -> usize {

@@ -163,6 +163,7 @@ impl Wanted<'_> {
                 baggage: Baggage::parse(&baggage::of(self.own)),
                 forwarded: Forwarded { client: Some(self.source), host: self.host.clone() },
                 traceparent: Some(Traceparent::random()),
+                network: None,
             }),
         }
     }

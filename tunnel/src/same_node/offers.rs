@@ -100,6 +100,7 @@ mod tests {
             baggage: Default::default(),
             forwarded: Default::default(),
             traceparent: None,
+            network: None,
         };
         let offer = Offer { client: Identity::new("cluster.local", "ns", "client"), asked: Box::new(asked) };
         Taken { offer, token: [7; 32], proven: oneshot::channel().0 }

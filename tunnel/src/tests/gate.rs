@@ -1,12 +1,13 @@
 //! What is not taken on: the agent's own connections, and more than a pod may have.
 
+use std::io;
 use std::time::Duration;
 
 use http::{Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::peer::{tunnel, tunnel_at};
+use super::peer::{connector, tunnel};
 use super::resets::expect_refusal;
 use super::world::{SERVER, World, eventually, soon};
 use crate::{Config, Timeouts};
@@ -32,8 +33,14 @@ async fn loopback_is_no_way_into_a_pod_for_others() {
         .body(())
         .unwrap();
     let refused = async {
-        let mut sender = tunnel_at(&world, hbone).await.ready().await?;
-        sender.send_request(request, false)?.0.await
+        let tcp = TcpStream::connect(hbone).await?;
+        // The reset may come while the client still shakes hands, or after.
+        let tls = connector(&world).await.connect(hbone.ip().into(), tcp).await.map_err(io::Error::other)?;
+        let (sender, connection) = h2::client::handshake(tls).await.map_err(io::Error::other)?;
+        tokio::spawn(connection);
+        let mut sender = sender.ready().await.map_err(io::Error::other)?;
+        let (answer, _stream) = sender.send_request(request, false).map_err(io::Error::other)?;
+        answer.await.map_err(io::Error::other)
     };
     soon(refused).await.expect_err("a tunnel by loopback was accepted");
 }

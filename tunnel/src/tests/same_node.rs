@@ -270,6 +270,7 @@ fn bait(served: &Served, own: SocketAddr) -> (impl Drop, oneshot::Receiver<impl 
         baggage: Default::default(),
         forwarded: Default::default(),
         traceparent: None,
+        network: None,
     };
     let offer = Offer { client: Identity::new("cluster.local", "default", "client"), asked: Box::new(asked) };
     let (proven, proof) = oneshot::channel();

@@ -178,6 +178,11 @@ impl World {
 
     /// A world whose nodes run with `config`, on one worker each.
     pub(super) fn configured(config: Config, change: impl FnOnce(&mut Workload, &mut Workload)) -> Self {
+        Self::of_two([config.clone(), config], change)
+    }
+
+    /// A world whose client's and server's node differ.
+    pub(super) fn of_two(configs: [Config; 2], change: impl FnOnce(&mut Workload, &mut Workload)) -> Self {
         let store = Arc::new(Store::new());
         let (mut client, mut server) = (workload("client", CLIENT), workload("server", SERVER));
         change(&mut client, &mut server);
@@ -188,9 +193,10 @@ impl World {
             Some(editor.finish())
         });
         let certificates = Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
-        let config = Config { workers: NonZeroUsize::MIN, ..config };
-        let node = || Node::new(config.clone(), &store, &certificates);
-        let (client, server) = (node(), node());
+        let [client, server] = configs.map(|config| {
+            let config = Config { workers: NonZeroUsize::MIN, ..config };
+            Node::new(config, &store, &certificates)
+        });
         let mut world =
             Self { store, places: Places::default(), certificates, client, server, pods: Vec::new() };
         world.serve();

@@ -8,28 +8,79 @@ use rustls::crypto::verify_tls13_signature;
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, SignatureScheme, version,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, PeerIncompatible,
+    RootCertStore, SignatureScheme, version,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::{ALPN_H2, provider, spiffe};
+use super::{ALPN_H2, HandshakeError, provider, spiffe};
 
-/// The configuration to dial with `key`, accepting servers of `roots` named in `accepted`.
-pub(super) fn config(
-    key: Arc<CertifiedKey>,
-    roots: Arc<RootCertStore>,
-    accepted: Arc<[String]>,
-) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptedServer { roots, accepted }))
-        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    config.enable_sni = false;
-    // A resumed session proves nothing about today's certificate, and the pool makes handshakes rare.
-    config.resumption = Resumption::disabled();
-    Ok(config)
+/// Servers of which a client remembers sessions; eight each.
+const REMEMBERED: usize = 16;
+
+/// Dials as one identity, accepting servers that have one of certain names.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    config: Arc<ClientConfig>,
+    judge: Arc<AcceptedServer>,
+}
+
+impl Client {
+    /// To dial with `key`, accepting servers of `roots` named in `accepted`. Sessions are remembered by this client and its
+    /// clones alone, so none outlives the key, the roots or the names it was made with.
+    pub(super) fn new(
+        key: Arc<CertifiedKey>,
+        roots: Arc<RootCertStore>,
+        accepted: Arc<[String]>,
+    ) -> Result<Self, Error> {
+        let judge = Arc::new(AcceptedServer { roots, accepted });
+        let verifier: Arc<dyn ServerCertVerifier> = Arc::<AcceptedServer>::clone(&judge);
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.enable_sni = false;
+        config.resumption = Resumption::in_memory_sessions(REMEMBERED);
+        Ok(Self { config: Arc::new(config), judge })
+    }
+
+    /// Shakes hands with a server. `name` is what sessions are remembered under; it is not sent.
+    ///
+    /// # Errors
+    /// When the server is not acceptable, or the connection breaks. A session that is resumed is judged by the certificate
+    /// the server has shown at first, as of now.
+    pub(crate) async fn connect<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        name: ServerName<'static>,
+        io: T,
+    ) -> Result<TlsStream<T>, HandshakeError> {
+        let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name.clone(), io).await?;
+        self.judge(stream.get_ref().1, &name, UnixTime::now())?;
+        Ok(stream)
+    }
+
+    /// Judges a session that was resumed as if its handshake were done `now`; a full one was judged in it.
+    pub(super) fn judge(
+        &self,
+        session: &ClientConnection,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), HandshakeError> {
+        if session.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let certificates = session.peer_certificates().and_then(<[_]>::split_first);
+        let (leaf, others) = certificates.ok_or(HandshakeError::NoCertificate)?;
+        match self.judge.verify_server_cert(leaf, others, name, &[], now) {
+            Ok(_) => Ok(()),
+            Err(error) => Err((&error).into()),
+        }
+    }
 }
 
 /// Accepts a server whose chain leads to the roots and that has one of the accepted names.

@@ -1,4 +1,5 @@
-//! One set of TLS configurations an identity, built when its certificate changes and shared until then.
+//! One set of TLS configurations an identity, built when its certificate changes and shared until then: one for
+//! accepting, and one for each set of names that servers are accepted by. Sessions are remembered within each.
 //!
 //! Invariant: what is handed out was built from exactly the certificate given, and what was built for an identity, its
 //! key with it, goes when the identity is forgotten.
@@ -7,10 +8,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh::Identity;
+use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use super::{Certificate, HandshakeError, client, provider, server};
+use super::{Certificate, Client, HandshakeError, Server, provider};
+
+/// Sets of names for which an identity keeps a client.
+const CLIENTS: usize = 256;
 
 /// The cache; shared by all workers, locked for a look-up only.
 #[derive(Debug, Default)]
@@ -23,7 +27,8 @@ struct Entry {
     certificate: Arc<Certificate>,
     key: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
-    server: Arc<ServerConfig>,
+    server: Server,
+    clients: Mutex<HashMap<Arc<[String]>, Client>>,
 }
 
 impl Configs {
@@ -32,8 +37,8 @@ impl Configs {
         &self,
         identity: &Identity,
         certificate: &Arc<Certificate>,
-    ) -> Result<Arc<ServerConfig>, HandshakeError> {
-        Ok(Arc::clone(&self.entry(identity, certificate)?.server))
+    ) -> Result<Server, HandshakeError> {
+        Ok(self.entry(identity, certificate)?.server.clone())
     }
 
     /// The configuration for dialling as `identity` a server that has one of the `accepted` names.
@@ -42,11 +47,8 @@ impl Configs {
         identity: &Identity,
         certificate: &Arc<Certificate>,
         accepted: &Arc<[String]>,
-    ) -> Result<Arc<ClientConfig>, HandshakeError> {
-        let entry = self.entry(identity, certificate)?;
-        client::config(Arc::clone(&entry.key), Arc::clone(&entry.roots), Arc::clone(accepted))
-            .map(Arc::new)
-            .map_err(unusable)
+    ) -> Result<Client, HandshakeError> {
+        self.entry(identity, certificate)?.client(accepted)
     }
 
     fn entry(
@@ -85,9 +87,24 @@ impl Entry {
             roots.add(root.clone()).map_err(unusable)?;
         }
         let roots = Arc::new(roots);
-        let server = server::config(Arc::clone(&key), Arc::clone(&roots), identity.trust_domain())
-            .map_err(unusable)?;
-        Ok(Self { certificate: Arc::clone(certificate), key, roots, server: Arc::new(server) })
+        let server = Server::new(Arc::clone(&key), Arc::clone(&roots), identity.trust_domain());
+        let (certificate, server) = (Arc::clone(certificate), server.map_err(unusable)?);
+        Ok(Self { certificate, key, roots, server, clients: Mutex::default() })
+    }
+
+    fn client(&self, accepted: &Arc<[String]>) -> Result<Client, HandshakeError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(accepted) {
+            return Ok(client.clone());
+        }
+        if clients.len() >= CLIENTS {
+            // Any will do: what goes is built anew when it is wanted, and shakes hands in full.
+            clients.clear();
+        }
+        let client = Client::new(Arc::clone(&self.key), Arc::clone(&self.roots), Arc::clone(accepted));
+        let client = client.map_err(unusable)?;
+        clients.insert(Arc::clone(accepted), client.clone());
+        Ok(client)
     }
 }
 

@@ -4,45 +4,87 @@ use std::sync::Arc;
 
 use mesh::Identity;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::server::WebPkiClientVerifier;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme, version,
+    DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme, version,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::TlsAcceptor;
 
 use super::{ALPN_H2, HandshakeError, provider, spiffe};
 
-/// The configuration to accept with `key`, demanding clients of `roots` and of `trust_domain`.
-pub(super) fn config(
-    key: Arc<CertifiedKey>,
-    roots: Arc<RootCertStore>,
-    trust_domain: &str,
-) -> Result<ServerConfig, Error> {
-    let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .clear_root_hint_subjects()
-        .build()
-        .map_err(|error| Error::General(error.to_string()))?;
-    let verifier = MeshMember { chain, trust_domain: trust_domain.into() };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&version::TLS13])?
-        .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
-    config.alpn_protocols = vec![ALPN_H2.to_vec()];
-    config.ignore_client_order = true;
-    config.send_tls13_tickets = 0;
-    Ok(config)
+/// Accepts as one identity, demanding clients of its trust domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    config: Arc<ServerConfig>,
+    judge: Arc<MeshMember>,
 }
 
-/// Who the client of a finished handshake is.
-pub(crate) fn peer_identity(
-    connection: &ServerConnection,
-    trust_domain: &str,
-) -> Result<Identity, HandshakeError> {
-    let leaf = connection.peer_certificates().and_then(<[_]>::first).ok_or(HandshakeError::NoCertificate)?;
-    Ok(spiffe::member(leaf, trust_domain)?)
+impl Server {
+    /// To accept with `key`, demanding clients of `roots` and of `trust_domain`. The tickets of sessions can be read by this
+    /// server and its clones alone, so none outlives the key and the roots it was made with.
+    pub(super) fn new(
+        key: Arc<CertifiedKey>,
+        roots: Arc<RootCertStore>,
+        trust_domain: &str,
+    ) -> Result<Self, Error> {
+        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .clear_root_hint_subjects()
+            .build()
+            .map_err(|error| Error::General(error.to_string()))?;
+        let judge = Arc::new(MeshMember { chain, trust_domain: trust_domain.into() });
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::<MeshMember>::clone(&judge);
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        config.alpn_protocols = vec![ALPN_H2.to_vec()];
+        config.ignore_client_order = true;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Ticketer::new()?;
+        Ok(Self { config: Arc::new(config), judge })
+    }
+
+    /// Whether it is the very same.
+    #[cfg(test)]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+
+    /// What accepts connections; [`Self::client_of`] says whose a connection is.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Who the client of a finished handshake is.
+    ///
+    /// # Errors
+    /// When it is nobody we accept. A session that was resumed is judged by the certificate the client has shown at first,
+    /// as of now.
+    pub(crate) fn client_of(&self, session: &ServerConnection) -> Result<Identity, HandshakeError> {
+        self.client_at(session, UnixTime::now())
+    }
+
+    /// The same, had the handshake been done `now`.
+    pub(super) fn client_at(
+        &self,
+        session: &ServerConnection,
+        now: UnixTime,
+    ) -> Result<Identity, HandshakeError> {
+        let certificates = session.peer_certificates().and_then(<[_]>::split_first);
+        let (leaf, others) = certificates.ok_or(HandshakeError::NoCertificate)?;
+        // A full handshake has just asked the same.
+        if session.handshake_kind() == Some(HandshakeKind::Resumed)
+            && let Err(error) = self.judge.verify_client_cert(leaf, others, now)
+        {
+            return Err((&error).into());
+        }
+        Ok(spiffe::member(leaf, &self.judge.trust_domain)?)
+    }
 }
 
 /// Accepts a client whose chain leads to the roots and that has a SPIFFE name of our trust domain.

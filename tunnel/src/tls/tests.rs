@@ -7,8 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType, date_time_ymd,
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use rustls::HandshakeKind;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
@@ -53,6 +54,11 @@ fn identity(trust_domain: &str, account: &str) -> Identity {
     Identity::new(trust_domain, "default", account)
 }
 
+/// The names of these accounts.
+fn names(accounts: &[&str]) -> Arc<[String]> {
+    accounts.iter().map(|account| identity("cluster.local", account).to_string()).collect()
+}
+
 /// One side of a handshake.
 struct Side {
     identity: Identity,
@@ -73,17 +79,49 @@ async fn shake(
 ) -> (Result<(), HandshakeError>, Result<Identity, HandshakeError>) {
     let configs = Configs::default();
     let accepted: Arc<[String]> = [accepted.to_string()].into();
-    let connector =
-        TlsConnector::from(configs.client(&client.identity, &client.certificate, &accepted).unwrap());
-    let acceptor = TlsAcceptor::from(configs.server(&server.identity, &server.certificate).unwrap());
+    let dialling = configs.client(&client.identity, &client.certificate, &accepted).unwrap();
+    let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+    let (connected, accepted) = meet(&dialling, &accepting).await;
+    (connected.map(|_| ()), accepted.map(|(identity, _)| identity))
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::from(std::net::Ipv4Addr::LOCALHOST)
+}
+
+type Pipe = tokio::io::DuplexStream;
+
+/// A handshake over a pipe, with what the client reads after it.
+async fn meet(
+    client: &Client,
+    server: &Server,
+) -> (
+    Result<tokio_rustls::client::TlsStream<Pipe>, HandshakeError>,
+    Result<(Identity, tokio_rustls::server::TlsStream<Pipe>), HandshakeError>,
+) {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let name = ServerName::from(std::net::Ipv4Addr::LOCALHOST);
-    let (connected, accepted) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
-    let connected = connected.map(|_| ()).map_err(HandshakeError::from);
-    let accepted = accepted
-        .map_err(HandshakeError::from)
-        .and_then(|stream| peer_identity(stream.get_ref().1, server.identity.trust_domain()));
-    (connected, accepted)
+    let connecting = async {
+        let mut stream = client.connect(name(), near).await?;
+        // Tickets come with the first bytes, as does a refusal of our certificate.
+        stream.read_exact(&mut [0]).await?;
+        Ok(stream)
+    };
+    let accepting = async {
+        let mut stream = server.acceptor().accept(far).await?;
+        let identity = server.client_of(stream.get_ref().1)?;
+        stream.write_all(b"x").await?;
+        Ok((identity, stream))
+    };
+    tokio::join!(connecting, accepting)
+}
+
+/// Whether a handshake is done, and on both sides as one that resumes a session.
+async fn resumes(client: &Client, server: &Server) -> bool {
+    let (connected, accepted) = meet(client, server).await;
+    let (connected, (_, accepted)) = (connected.unwrap(), accepted.unwrap());
+    let kinds = [connected.get_ref().1.handshake_kind(), accepted.get_ref().1.handshake_kind()];
+    assert_eq!(kinds[0], kinds[1]);
+    kinds == [Some(HandshakeKind::Resumed); 2]
 }
 
 #[tokio::test]
@@ -145,7 +183,92 @@ fn configurations_are_shared_until_the_certificate_changes() {
     let name = identity("cluster.local", "server");
     let (configs, certificate) = (Configs::default(), ca.issue(&name));
     let first = configs.server(&name, &certificate).unwrap();
-    assert!(Arc::ptr_eq(&first, &configs.server(&name, &certificate).unwrap()));
+    assert!(first.is_same(&configs.server(&name, &certificate).unwrap()));
     let renewed = ca.issue(&name);
-    assert!(!Arc::ptr_eq(&first, &configs.server(&name, &renewed).unwrap()));
+    assert!(!first.is_same(&configs.server(&name, &renewed).unwrap()));
+}
+
+#[tokio::test]
+async fn a_second_dial_resumes_the_session_and_the_server_knows_its_client() {
+    let ca = Ca::new();
+    let configs = Configs::default();
+    let client = Side::of(&ca, identity("cluster.local", "client"));
+    let server = Side::of(&ca, identity("cluster.local", "server"));
+    for resumed in [false, true, true] {
+        let dialling = configs.client(&client.identity, &client.certificate, &names(&["server"])).unwrap();
+        let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+        assert_eq!(resumes(&dialling, &accepting).await, resumed);
+        let (_, accepted) = meet(&dialling, &accepting).await;
+        assert_eq!(accepted.unwrap().0, client.identity);
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_nobody_elses() {
+    let ca = Ca::new();
+    let configs = Configs::default();
+    let client = Side::of(&ca, identity("cluster.local", "client"));
+    let other = Side::of(&ca, identity("cluster.local", "other"));
+    let server = Side::of(&ca, identity("cluster.local", "server"));
+    let dialling = |side: &Side, accepted: &[&str]| {
+        configs.client(&side.identity, &side.certificate, &names(accepted)).unwrap()
+    };
+    let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+    assert!(!resumes(&dialling(&client, &["server"]), &accepting).await);
+    // Other names to be accepted, even if the server's is among them; another client.
+    assert!(!resumes(&dialling(&client, &["server", "successor"]), &accepting).await);
+    let refused = meet(&dialling(&client, &["successor"]), &accepting).await.0;
+    assert!(matches!(refused, Err(HandshakeError::WrongIdentity { .. })), "{refused:?}");
+    assert!(!resumes(&dialling(&other, &["server"]), &accepting).await);
+    assert!(resumes(&dialling(&client, &["server"]), &accepting).await);
+    // A certificate that was renewed, on either side.
+    let renewed = Side::of(&ca, server.identity);
+    let accepting = configs.server(&renewed.identity, &renewed.certificate).unwrap();
+    assert!(!resumes(&dialling(&client, &["server"]), &accepting).await);
+    assert!(resumes(&dialling(&client, &["server"]), &accepting).await);
+    let renewed = Side::of(&ca, client.identity);
+    assert!(!resumes(&dialling(&renewed, &["server"]), &accepting).await);
+}
+
+#[tokio::test]
+async fn a_root_that_is_not_trusted_any_more_ends_its_sessions() {
+    let (ca, successor) = (Ca::new(), Ca::new());
+    let configs = Configs::default();
+    let trusting = |signer: &Ca, account: &str, roots: &[&Ca]| {
+        let mut side = Side::of(signer, identity("cluster.local", account));
+        let certificate = Arc::get_mut(&mut side.certificate).unwrap();
+        certificate.roots = roots.iter().map(|ca| ca.root.clone()).collect();
+        side
+    };
+    let client = trusting(&ca, "client", &[&ca, &successor]);
+    let server = trusting(&successor, "server", &[&ca, &successor]);
+    let dialling = configs.client(&client.identity, &client.certificate, &names(&["server"])).unwrap();
+    let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+    assert!(!resumes(&dialling, &accepting).await);
+    let server = trusting(&successor, "server", &[&successor]);
+    let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+    let (_, accepted) = meet(&dialling, &accepting).await;
+    assert!(accepted.is_err(), "a session outlived the trust it was made upon");
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_certificate_it_was_made_with() {
+    let ca = Ca::new();
+    let configs = Configs::default();
+    let client = Side::of(&ca, identity("cluster.local", "client"));
+    let server = Side::of(&ca, identity("cluster.local", "server"));
+    let dialling = configs.client(&client.identity, &client.certificate, &names(&["server"])).unwrap();
+    let accepting = configs.server(&server.identity, &server.certificate).unwrap();
+    assert!(!resumes(&dialling, &accepting).await);
+    let (connected, accepted) = meet(&dialling, &accepting).await;
+    let (connected, accepted) = (connected.unwrap(), accepted.unwrap().1);
+    let day = 24 * 3600;
+    let (before, after) = (47_450 * day, 47_500 * day);
+    for (seconds, ended) in [(before, false), (after, true)] {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let judged = dialling.judge(connected.get_ref().1, &name(), now);
+        assert_eq!(matches!(judged, Err(HandshakeError::Expired)), ended, "{judged:?}");
+        let judged = accepting.client_at(accepted.get_ref().1, now);
+        assert_eq!(matches!(judged, Err(HandshakeError::Expired)), ended, "{judged:?}");
+    }
 }

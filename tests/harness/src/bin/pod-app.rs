@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "pod-app/proxy_protocol.rs"]
+mod proxy_protocol;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
@@ -15,6 +18,15 @@ const MAX_HEAD: u64 = 64 * 1024;
 enum Role {
     /// Answers HTTP/1.1 with the addresses that it sees.
     ServeHttp {
+        /// Said in each answer.
+        #[arg(long, default_value = "pod-app")]
+        name: String,
+        /// Port, on all addresses of both families.
+        #[arg(long)]
+        port: u16,
+    },
+    /// The same for connections that begin with a PROXY protocol header, version 2, which it reports.
+    ServeProxied {
         /// Said in each answer.
         #[arg(long, default_value = "pod-app")]
         name: String,
@@ -47,7 +59,13 @@ enum Role {
 
 fn main() -> Result<()> {
     match Role::parse() {
-        Role::ServeHttp { name, port } => serve(port, move |stream| http(&name, stream)),
+        Role::ServeHttp { name, port } => {
+            serve(port, move |stream| http(serde_json::json!({ "app": name }), stream))
+        }
+        Role::ServeProxied { name, port } => serve(port, move |mut stream| {
+            let introduction = proxy_protocol::read(&mut stream)?;
+            http(serde_json::json!({ "app": name, "proxied": introduction }), stream)
+        }),
         Role::Echo { port } => serve(port, echo),
         Role::Hold => loop {
             std::thread::park();
@@ -97,7 +115,7 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn http(name: &str, mut stream: TcpStream) -> std::io::Result<()> {
+fn http(mut answer: serde_json::Value, mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (peer, local) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -113,10 +131,14 @@ fn http(name: &str, mut stream: TcpStream) -> std::io::Result<()> {
             header.clear();
         }
         let path = request.split(' ').nth(1).unwrap_or_default();
-        let body = serde_json::json!({
-            "app": name, "peer": peer.to_string(), "local": local.to_string(), "path": path,
-        })
-        .to_string();
+        for (key, value) in
+            [("peer", peer.to_string()), ("local", local.to_string()), ("path", path.to_owned())]
+        {
+            if let Some(answer) = answer.as_object_mut() {
+                answer.insert(key.to_owned(), value.into());
+            }
+        }
+        let body = answer.to_string();
         let length = body.len();
         let kind = "Content-Type: application/json";
         write!(stream, "HTTP/1.1 200 OK\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")?;

@@ -1,19 +1,22 @@
 //! One tunnel: an HTTP/2 connection to a peer and the streams on it.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::future::pending;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use h2::Reason;
 use h2::client::SendRequest;
 use http::Request;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::baggage::Baggage;
-use super::super::client::{Connection, UNSAID, accepted};
-use super::super::{BAGGAGE, ConnectError, HboneStream, Http2Config, keepalive};
+use super::super::client::{Connection, accepted};
+use super::super::strain::Strain;
+use super::super::{ConnectError, HboneStream, Http2Config, keepalive};
 use crate::relay::Buffer;
 
 /// How long the goodbye of an unused tunnel may take.
@@ -26,11 +29,12 @@ const UNCLAIMED: Duration = Duration::from_secs(1);
 pub(super) struct Carrier {
     state: Mutex<State>,
     streams: AtomicUsize,
+    strain: Arc<Strain>,
     worked: AtomicBool,
+    /// Told when the first stream is answered.
+    answered: Notify,
     /// Told when the last stream ends.
     idle: Notify,
-    /// True once the peer has said how many streams it takes, or the tunnel has ended.
-    settled: watch::Sender<bool>,
 }
 
 /// When an unused tunnel is given up.
@@ -50,13 +54,14 @@ enum State {
 }
 
 impl Carrier {
-    pub(super) fn new(sender: SendRequest<Buffer>) -> Self {
+    pub(super) fn new(sender: SendRequest<Buffer>, strain: Arc<Strain>) -> Self {
         Self {
             state: Mutex::new(State::Open { sender, idle_since: Instant::now() }),
             streams: AtomicUsize::new(0),
+            strain,
             worked: AtomicBool::new(false),
+            answered: Notify::new(),
             idle: Notify::new(),
-            settled: watch::Sender::new(false),
         }
     }
 
@@ -69,36 +74,51 @@ impl Carrier {
         matches!(*self.state(), State::Closed(_))
     }
 
+    /// How many streams it carries.
+    pub(super) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether it carries fewer than `crowded` streams, and none of them waits for room.
+    pub(super) fn is_at_ease(&self, crowded: usize) -> bool {
+        self.streams() < crowded && !self.strain.is_felt()
+    }
+
+    /// How many streams the peer allows by now; none when it wants no more.
+    pub(super) fn allowed(&self) -> usize {
+        let sender = match &*self.state() {
+            State::Open { sender, .. } => sender.clone(),
+            State::Closed(_) => return 0,
+        };
+        let streams = sender.current_max_send_streams();
+        // Told to go away, or broken: it knows before its driver does.
+        match sender.ready().now_or_never() {
+            Some(Err(error)) => {
+                self.close(error.into());
+                0
+            }
+            _ => streams,
+        }
+    }
+
+    /// Completes if it turns out, with the peer's first word, that the peer does not allow as many streams as `place` and
+    /// one more.
+    async fn refuses(&self, place: usize) {
+        let answered = self.answered.notified();
+        if !self.has_worked() {
+            answered.await;
+        }
+        if place < self.allowed() {
+            pending::<()>().await;
+        }
+    }
+
     /// Hands it out no more; the first reason given stays.
     pub(super) fn close(&self, reason: ConnectError) {
         let mut state = self.state();
         if let State::Open { .. } = *state {
             *state = State::Closed(reason);
         }
-        drop(state);
-        self.settled.send_replace(true);
-    }
-
-    /// If it carries one stream and may carry more as soon as the peer says so: what is told then.
-    pub(super) fn unsettled(&self) -> Option<watch::Receiver<bool>> {
-        match &*self.state() {
-            State::Open { sender, .. } if sender.current_max_send_streams() == UNSAID => {
-                Some(self.settled.subscribe())
-            }
-            _ => None,
-        }
-    }
-
-    /// Drives the connection, and tells when the peer has said how many streams it takes.
-    async fn drive(&self, connection: &mut Connection) -> Result<(), h2::Error> {
-        poll_fn(|cx| {
-            let end = Pin::new(&mut *connection).poll(cx);
-            if connection.max_concurrent_send_streams() != UNSAID && !*self.settled.borrow() {
-                self.settled.send_replace(true);
-            }
-            end
-        })
-        .await
     }
 
     /// Closes it if it has carried nothing for `limit`; tells whether it did.
@@ -126,8 +146,10 @@ impl Carrier {
         let mut lost = pin!(lost);
         let mut served = true;
         loop {
+            self.strain.apply(&mut connection);
             tokio::select! {
-                end = self.drive(&mut connection) => return match end {
+                () = self.strain.changed() => {}
+                end = &mut connection => return match end {
                     Ok(()) => ConnectError::Http2("closed by the peer".into()),
                     Err(error) => error.into(),
                 },
@@ -176,21 +198,29 @@ pub(crate) struct Lease {
     carrier: Arc<Carrier>,
 }
 
+/// A stream that was not opened.
+pub(super) struct Unopened {
+    pub(super) error: ConnectError,
+    /// Whether the peer has done nothing about it, so that it may be opened elsewhere.
+    pub(super) is_untouched: bool,
+}
+
+impl From<ConnectError> for Unopened {
+    fn from(error: ConnectError) -> Self {
+        Self { error, is_untouched: false }
+    }
+}
+
 impl Lease {
-    /// Takes a place if one is free. The pool's lock is held, so that nobody takes the same.
-    pub(super) fn take(carrier: &Arc<Carrier>, max_streams: usize) -> Option<Self> {
-        let allowed = match &*carrier.state() {
-            State::Open { sender, .. } => match sender.current_max_send_streams() {
-                UNSAID => max_streams.min(1),
-                said => said.min(max_streams),
-            },
-            State::Closed(_) => 0,
-        };
-        if carrier.streams.load(Ordering::Relaxed) >= allowed {
+    /// Takes a place if one is free, and tells which: how many streams there were before. The pool's lock is held, so that
+    /// nobody takes the same.
+    pub(super) fn take(carrier: &Arc<Carrier>, max_streams: usize) -> Option<(Self, usize)> {
+        let place = carrier.streams();
+        if place >= carrier.allowed().min(max_streams) {
             return None;
         }
         carrier.streams.fetch_add(1, Ordering::Relaxed);
-        Some(Self { carrier: Arc::clone(carrier) })
+        Some((Self { carrier: Arc::clone(carrier) }, place))
     }
 
     pub(super) fn carrier(&self) -> &Arc<Carrier> {
@@ -198,42 +228,53 @@ impl Lease {
     }
 
     /// Sends the request and waits for its answer.
-    pub(super) async fn open(self, request: Request<()>) -> Result<(HboneStream, Baggage), ConnectError> {
+    pub(super) async fn open(
+        self,
+        place: usize,
+        request: Request<()>,
+    ) -> Result<(HboneStream, Baggage), Unopened> {
         let sender = match &*self.carrier.state() {
             State::Open { sender, .. } => sender.clone(),
-            State::Closed(reason) => return Err(reason.clone().unsent()),
+            State::Closed(reason) => return Err(Unopened { error: reason.clone(), is_untouched: true }),
         };
         let exchange = async {
             let (response, send) = sender.ready().await?.send_request(request, false)?;
             Ok::<_, h2::Error>((response.await?, send))
         };
-        let (response, send) = match exchange.await {
-            Ok(exchange) => exchange,
-            Err(error) => return Err(self.failed(error)),
+        let exchange = tokio::select! {
+            biased;
+            exchange = exchange => exchange,
+            () = self.carrier.refuses(place) => {
+                let error = ConnectError::Http2("the peer allows fewer streams".into());
+                return Err(Unopened { error, is_untouched: true });
+            }
         };
-        self.carrier.worked.store(true, Ordering::Relaxed);
-        accepted(response.status())?;
-        let (head, recv) = response.into_parts();
-        let baggage = head.headers.get(BAGGAGE).and_then(|value| value.to_str().ok());
-        let baggage = baggage.map(Baggage::parse).unwrap_or_default();
-        Ok((HboneStream { send, recv, _lease: Some(self), _in_use: None }, baggage))
+        let (response, send) = exchange.map_err(|error| self.failed(error))?;
+        if !self.carrier.worked.swap(true, Ordering::Relaxed) {
+            self.carrier.answered.notify_waiters();
+        }
+        let baggage = accepted(&response)?;
+        let strain = Some(Arc::clone(&self.carrier.strain));
+        Ok((
+            HboneStream { send, recv: response.into_body(), strain, _lease: Some(self), _in_use: None },
+            baggage,
+        ))
     }
 
-    /// A reset is of the one stream; everything else (GOAWAY, a broken connection) closes the tunnel.
-    fn failed(&self, error: h2::Error) -> ConnectError {
-        let of_stream = error.is_reset();
-        let error = ConnectError::from(error);
-        if of_stream {
-            return error;
+    /// A reset is of the one stream; everything else (GOAWAY, a broken connection) closes the tunnel. A stream that was
+    /// refused, or that came after the last one a GOAWAY lets through, is untouched (RFC 9113 §8.7).
+    fn failed(&self, error: h2::Error) -> Unopened {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let is_untouched = error.is_remote() && (error.is_go_away() || refused);
+        if error.is_reset() {
+            return Unopened { error: error.into(), is_untouched };
         }
-        self.carrier.close(error.clone());
-        if matches!(error, ConnectError::Unprocessed(_)) {
-            return error;
-        }
-        match &*self.carrier.state() {
+        self.carrier.close(error.into());
+        let error = match &*self.carrier.state() {
             State::Closed(reason) => reason.clone(),
             State::Open { .. } => ConnectError::Http2("closed".into()),
-        }
+        };
+        Unopened { error, is_untouched }
     }
 }
 

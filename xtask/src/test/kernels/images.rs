@@ -31,7 +31,7 @@ impl Image {
         let kernels = shell::root().join("target/kernels");
         let directory = kernels.join(series);
         let is_whole = |name: &&str| directory.join(format!("{name}.ko")).exists();
-        if !MODULES.iter().chain(&OPTIONAL).all(|name| is_whole(name)) {
+        if !MODULES.iter().chain(&OPTIONAL).all(is_whole) {
             if directory.exists() {
                 // Of a time when the checks needed less.
                 fs::remove_dir_all(&directory)?;

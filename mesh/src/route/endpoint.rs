@@ -75,6 +75,7 @@ pub(super) fn choose<'a>(
     let cut_off = snapshot
         .endpoints(&key)
         .filter(|endpoint| judge(service, endpoint, port, client).is_some())
+        .filter(|endpoint| !is_reachable(&endpoint.workload, client))
         .map(|endpoint| &endpoint.workload.network)
         .find(|network| ***network != *client.network);
     match cut_off {

@@ -1,6 +1,7 @@
 //! Which endpoints of a service are taken, and how often: on services made up at random.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -70,10 +71,10 @@ fn mesh(balancer: LoadBalancer, endpoints: &[Workload]) -> Snapshot {
 }
 
 /// The number of the endpoint that is taken.
-fn taken(mesh: &Snapshot, client: &Workload, pick: u64) -> Result<usize, Refusal> {
+fn taken(mesh: &Snapshot, client: &Workload, pick: u64, exclude: &[Arc<str>]) -> Result<usize, Refusal> {
     let destination = socket("10.1.0.1:80");
     let flow =
-        Flow { source: client, source_address: ip("10.0.0.1"), destination, network: "", pick, exclude: &[] };
+        Flow { source: client, source_address: ip("10.0.0.1"), destination, network: "", pick, exclude };
     match plan(mesh, &flow)? {
         Route::Tunnel { workload, .. } | Route::DoubleTunnel { workload, .. } => {
             Ok(workload.name.trim_start_matches('e').parse().unwrap())
@@ -93,12 +94,16 @@ fn shares(scope: Scope, client: &Workload, endpoint: &Workload) -> bool {
     }
 }
 
+/// Whether no gateway leads to it.
+fn cut_off(endpoint: &Workload) -> bool {
+    !endpoint.network.is_empty() && endpoint.network_gateway.is_none()
+}
+
 /// How good an endpoint is for a client, to be compared from the left; none if it may not be taken. Written another way
 /// than the real one: what is shared, preference by preference, and after the first that is not shared, nothing.
 fn merit(balancer: &LoadBalancer, client: &Workload, endpoint: &Workload) -> Option<Vec<bool>> {
     let healthy = endpoint.status == Health::Healthy || balancer.health_policy == HealthPolicy::AllowAll;
-    let reachable = endpoint.network.is_empty() || endpoint.network_gateway.is_some();
-    if !healthy || !reachable {
+    if !healthy || cut_off(endpoint) {
         return None;
     }
     let shared: Vec<bool> =
@@ -123,30 +128,38 @@ fn merit(balancer: &LoadBalancer, client: &Workload, endpoint: &Workload) -> Opt
 proptest! {
     #![proptest_config(config(2000))]
 
-    /// Never one of less merit while there is a better one, never an unhealthy one unless that is allowed, never a
-    /// refusal while there is one to take, and one of no capacity only where none has any.
+    /// Never one that was tried in vain, never one of less merit while there is a better one, never an unhealthy one unless
+    /// that is allowed, never a refusal while there is one to take, and one of no capacity only where none has any.
     #[test]
     fn only_the_best_endpoints_are_taken(
         balancer in balancer(),
         client in place(),
         endpoints in vec(endpoint(), 0..7),
+        tried in vec(0_usize..7, 0..4),
         picks in vec(any::<u64>(), 16),
     ) {
         let client = Workload { network: "".into(), ..client };
         let mesh = mesh(balancer.clone(), &endpoints);
-        let merits: Vec<_> = endpoints.iter().map(|e| merit(&balancer, &client, e)).collect();
+        let uid = |n: &usize| pod(&format!("e{n}"), &[]).uid;
+        let exclude: Vec<_> = tried.iter().map(uid).collect();
+        let merits: Vec<_> = endpoints
+            .iter()
+            .enumerate()
+            .map(|(n, e)| merit(&balancer, &client, e).filter(|_| !tried.contains(&n)))
+            .collect();
         let best = merits.iter().flatten().max();
         let weighty = endpoints
             .iter()
             .zip(&merits)
             .any(|(e, merit)| e.capacity > 0 && merit.is_some() && merit.as_ref() == best);
         for pick in picks {
-            match taken(&mesh, &client, pick) {
+            match taken(&mesh, &client, pick, &exclude) {
                 Ok(n) => {
                     prop_assert_eq!(merits[n].as_ref(), best, "endpoint {}", n);
                     prop_assert!(best.is_some());
                     prop_assert!(endpoints[n].capacity > 0 || !weighty, "endpoint {} weighs nothing", n);
                 }
+                Err(Refusal::NoGateway { .. }) => prop_assert!(best.is_none() && endpoints.iter().any(cut_off)),
                 Err(refusal) => prop_assert!(best.is_none(), "{}", refusal),
             }
         }
@@ -189,7 +202,7 @@ proptest! {
         let mut counts = BTreeMap::new();
         // Draws one after the other, as those of a counter: the worst that the caller's generator could do.
         for n in 0..u64::from(DRAWS) {
-            *counts.entry(taken(&mesh, &client, seed.wrapping_add(n)).unwrap()).or_default() += 1;
+            *counts.entry(taken(&mesh, &client, seed.wrapping_add(n), &[]).unwrap()).or_default() += 1;
         }
         let freedom = (weights.len() - 1) as f64;
         let bound = freedom + 2.0 * (freedom * 20.0).sqrt() + 2.0 * 20.0;

@@ -78,6 +78,12 @@ impl Egress {
         let interfaces = interfaces(&self.netns)?;
         let mut place = Place::open(&self.netns, &self.directory)?;
         for interface in &interfaces {
+            let known = self.programs().known(interface.frame);
+            if known.is_some_and(|id| place.is_behind(interface, id)) {
+                self.programs().renew(interface.frame)?;
+            }
+        }
+        for interface in &interfaces {
             let done = self.programs().of(interface).and_then(|program| place.put(interface, program));
             match done {
                 // It went meanwhile.
@@ -154,6 +160,21 @@ impl Programs {
             Some(loaded) => Ok(loaded),
             None => Ok(slot.insert(load(object, name)?)),
         }
+    }
+
+    /// Loads another instance of the one for interfaces of a kind, with the same maps.
+    fn renew(&mut self, frame: Frame) -> Result<(), CaptureError> {
+        let Self { object, ethernet, ip } = self;
+        let (slot, name) = match frame {
+            Frame::Ethernet => (ethernet, program::GUARD_ETHERNET),
+            Frame::Ip => (ip, program::GUARD_IP),
+            Frame::Other(_) => return Ok(()),
+        };
+        let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
+        let program: &mut SchedClassifier = program.try_into().map_err(CaptureError::program(name))?;
+        program.unload().map_err(CaptureError::program(name))?;
+        *slot = Some(load(object, name)?);
+        Ok(())
     }
 
     /// The number of the one for interfaces of a kind, if it is loaded.

@@ -65,21 +65,7 @@ impl<'a> Place<'a> {
 
     /// Whether the program of this number is on an interface, before all others.
     pub(super) fn look(&mut self, interface: &Interface, program: u32) -> Result<(), Problem> {
-        let unseen = |error: &dyn std::fmt::Display| {
-            Problem::new(format!("cannot be looked at: {error}"), "see the agent's log")
-        };
-        let found: Vec<u32> = match &mut self.filters {
-            None => {
-                let index = interface.index;
-                let attached = self.netns.run(|| bpf::attached_egress(index)).map_err(|e| unseen(&e))?;
-                attached.map_err(|e| unseen(&e))?
-            }
-            Some(filters) => {
-                let filters = filters.on_egress(interface.index).map_err(|e| unseen(&e))?;
-                // One without a program is somebody's as well; no program has this number.
-                filters.iter().map(|filter| filter.program.unwrap_or(0)).collect()
-            }
-        };
+        let found = self.programs(interface)?;
         match found.first() {
             Some(first) if *first == program => Ok(()),
             _ if !found.contains(&program) => {
@@ -94,6 +80,30 @@ impl<'a> Place<'a> {
                 Err(Problem::new(what, remedy))
             }
         }
+    }
+
+    /// Whether it is there as a link, behind somebody else's. The kernel takes a program once for an interface, so another
+    /// instance of it must go before.
+    pub(super) fn is_behind(&mut self, interface: &Interface, program: u32) -> bool {
+        self.filters.is_none()
+            && self.programs(interface).is_ok_and(|found| {
+                found.first().is_some_and(|first| *first != program) && found.contains(&program)
+            })
+    }
+
+    /// The programs on the way out of an interface, in the order in which they run.
+    fn programs(&mut self, interface: &Interface) -> Result<Vec<u32>, Problem> {
+        let unseen = |error: &dyn std::fmt::Display| {
+            Problem::new(format!("cannot be looked at: {error}"), "see the agent's log")
+        };
+        let Some(filters) = &mut self.filters else {
+            let index = interface.index;
+            let attached = self.netns.run(|| bpf::attached_egress(index)).map_err(|e| unseen(&e))?;
+            return attached.map_err(|e| unseen(&e));
+        };
+        let filters = filters.on_egress(interface.index).map_err(|e| unseen(&e))?;
+        // One without a program is somebody's as well; no program has this number.
+        Ok(filters.iter().map(|filter| filter.program.unwrap_or(0)).collect())
     }
 
     /// Removes pins of interfaces that are gone.

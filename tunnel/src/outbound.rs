@@ -80,7 +80,7 @@ pub(crate) async fn reach(
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
     if scope.served.dns
         && captured.original_destination.port() == dns::PORT
-        && dns::begins_with_question(&captured.stream).await
+        && Box::pin(dns::begins_with_question(&captured.stream)).await
     {
         return Box::pin(dns::serve_connection(scope, captured)).await;
     }
@@ -238,7 +238,7 @@ async fn resolve(
 ) -> Result<Route, Unroutable> {
     let fault = |reason: String| Unroutable::Unresolved(Arc::clone(&unresolved.hostname), reason);
     let limit = scope.shared.config.timeouts.resolve;
-    let addresses = timeout(limit, dns::addresses_of(scope, &unresolved.hostname))
+    let addresses = timeout(limit, Box::pin(dns::addresses_of(scope, &unresolved.hostname)))
         .await
         .map_err(|_| fault("the resolver took too long".into()))?
         .map_err(|error| fault(error.to_string()))?;

@@ -48,18 +48,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut build = shell::cargo();
     // The switches of one crate are cargo's to pass on, which it calls unstable as well.
     build.args(["build", "-Zprofile-rustflags", "-p", "culvert-fuzz", "--features", "libfuzzer"]);
-    build.args(["--bin", &args.target]).env("RUSTC_BOOTSTRAP", "1");
+    let target = target_dir()?.join("fuzz");
+    // A place of its own: with unstable switches much would be built anew, and after that anew without.
+    let built = target.join("build");
+    build.args(["--bin", &args.target]).arg("--target-dir").arg(&built).env("RUSTC_BOOTSTRAP", "1");
     let switches = SWITCHES.map(|switch| format!("{switch:?}")).join(", ");
     for package in INSTRUMENTED {
         build.arg("--config").arg(format!("profile.dev.package.{package}.rustflags=[{switches}]"));
         build.arg("--config").arg(format!("profile.dev.package.{package}.opt-level=2"));
     }
     shell::run(&mut build)?;
-    let target = target_dir()?;
-    let found = target.join("fuzz").join(&args.target);
+    let found = target.join(&args.target);
     let growing = found.join("corpus");
     std::fs::create_dir_all(&growing).with_context(|| growing.display().to_string())?;
-    let mut fuzz = std::process::Command::new(target.join("debug").join(&args.target));
+    let mut fuzz = std::process::Command::new(built.join("debug").join(&args.target));
     fuzz.current_dir(shell::root());
     fuzz.arg(format!("-max_total_time={}", args.seconds));
     // A target that takes seconds for one input, or a gigabyte, has a fault as well.

@@ -34,7 +34,7 @@ pub(crate) use host::Host;
 pub(crate) use metrics::DnsMetrics;
 pub(crate) use on_demand::{Names, addresses_of};
 pub(crate) use settings::PodSettings;
-pub(crate) use tcp::{begins_with_question, serve as serve_connection};
+pub(crate) use tcp::{serve as serve_connection, takes};
 #[cfg(feature = "fuzzing")]
 pub(crate) use {
     find::Asker,

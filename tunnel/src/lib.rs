@@ -184,7 +184,12 @@ impl Kind {
             return relay::reset(captured.stream);
         }
         match self {
-            Self::Outbound => Box::pin(outbound::serve(scope, captured)).await,
+            Self::Outbound => {
+                if Box::pin(dns::takes(&scope, &captured)).await {
+                    return Box::pin(dns::serve_connection(scope, captured)).await;
+                }
+                Box::pin(outbound::serve(scope, captured)).await;
+            }
             Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
             Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
         }

@@ -78,12 +78,6 @@ pub(crate) async fn reach(
 
 /// Serves one captured connection to its end.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
-    if scope.served.dns
-        && captured.original_destination.port() == dns::PORT
-        && Box::pin(dns::begins_with_question(&captured.stream)).await
-    {
-        return Box::pin(dns::serve_connection(scope, captured)).await;
-    }
     let Captured { place: _place, stream, source, original_destination } = captured;
     if probe::is_probe(original_destination) {
         return probe::answer(stream).await;

@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
+use super::PORT;
 use super::message::{HEADER, Transport};
 use super::query::{Way, answer};
 use crate::scope::{Captured, Scope};
@@ -36,8 +37,15 @@ const TRANSFERS: [u16; 2] = [251, 252];
 /// The longest question: length, header, name, type, class.
 const LOOKED_AT: usize = 2 + HEADER + 255 + 4;
 
-/// Whether a connection begins with a question that can be answered here. Nothing of it is taken.
-pub(crate) async fn begins_with_question(stream: &TcpStream) -> bool {
+/// Whether a captured connection asks for names, of a pod whose questions are answered here. Nothing of it is read yet.
+pub(crate) async fn takes(scope: &Scope, captured: &Captured) -> bool {
+    scope.served.dns
+        && captured.original_destination.port() == PORT
+        && begins_with_question(&captured.stream).await
+}
+
+/// Whether a connection begins with a question that can be answered here.
+async fn begins_with_question(stream: &TcpStream) -> bool {
     let started = Instant::now();
     let mut bytes = [0; LOOKED_AT];
     while started.elapsed() < FIRST {

@@ -46,13 +46,16 @@ impl Chance {
     fn change(&mut self, data: &mut Vec<u8>) {
         for _ in 0..=self.below(4) {
             let at = self.below(data.len());
-            let byte = [0, 1, 0x3f, 0x40, 0xc0, 0xff, self.below(256) as u8][self.below(7)];
+            let any = self.below(256) as u8;
+            let byte = [0, 1, 0x3f, 0x40, 0xc0, 0xff].get(self.below(7)).copied().unwrap_or(any);
             match self.below(5) {
                 0 if !data.is_empty() => drop(data.remove(at)),
                 1 => data.insert(at, byte),
                 2 if self.below(4) == 0 => data.truncate(at),
-                _ if !data.is_empty() => data[at] = byte,
-                _ => data.push(byte),
+                _ => match data.get_mut(at) {
+                    Some(slot) => *slot = byte,
+                    None => data.push(byte),
+                },
             }
         }
     }

@@ -186,8 +186,8 @@ impl World {
     }
 
     /// Runs a test. If it fails, what agents and Envoys have written is in its error.
-    pub fn tell(&self, test: impl FnOnce() -> Result<()>) -> Result<()> {
-        let outcome = catch_unwind(AssertUnwindSafe(test));
+    pub fn tell(&mut self, test: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| test(self)));
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("the test panicked, as is written above")));
         outcome.map_err(|error| anyhow!("{error:?}\n{}", self.logs()))
     }

@@ -18,8 +18,8 @@ fn way<'a>(turn: u16, name: &'a str, own: &'a Credentials, (at, for_): (IpAddr, 
 
 #[test]
 fn captured_pods_take_its_tunnels() -> Result<()> {
-    let world = World::new(|_, _| {})?;
-    world.tell(|| {
+    let mut world = World::new(|_, _| {})?;
+    world.tell(|world| {
         let own = world.credentials("gate")?;
         let v1 = &world.pods.v1;
         let [four, six] = v1.addresses().map(|ip| (ip, SocketAddr::new(ip, HTTP)));
@@ -50,8 +50,8 @@ fn captured_pods_take_its_tunnels() -> Result<()> {
 
 #[test]
 fn a_client_that_cannot_prove_itself_gets_nothing() -> Result<()> {
-    let world = World::new(|_, _| {})?;
-    world.tell(|| {
+    let mut world = World::new(|_, _| {})?;
+    world.tell(|world| {
         let own = world.credentials("gate")?;
         let foreign = "spiffe://elsewhere.example/ns/demo/sa/gate";
         let foreign = world.issue("foreign", Signer::Mesh, foreign)?;
@@ -89,13 +89,13 @@ fn a_client_that_cannot_prove_itself_gets_nothing() -> Result<()> {
 
 #[test]
 fn refusals_reach_its_applications() -> Result<()> {
-    let world = World::new(|_, mesh| {
+    let mut world = World::new(|_, mesh| {
         mesh.policies.push(only("client"));
         for workload in mesh.workloads.iter_mut().filter(|workload| workload.name == "v2") {
             workload.authorization_policies = vec![format!("{NAMESPACE}/only-client")];
         }
     })?;
-    world.tell(|| {
+    world.tell(|world| {
         let own = world.credentials("gate")?;
         let (v1, v2) = (world.pods.v1.ipv4().into(), world.pods.v2.ipv4().into());
         let mut ways = [

@@ -15,13 +15,13 @@ const PORT: u16 = 80;
 #[test]
 fn requests_from_outside_arrive_through_tunnels() -> Result<()> {
     // The pods take nothing but what the gateway sends.
-    let world = World::new(|_, mesh| {
+    let mut world = World::new(|_, mesh| {
         mesh.policies.push(only("gate"));
         for workload in mesh.workloads.iter_mut().filter(|workload| ["v1", "v2"].contains(&&*workload.name)) {
             workload.authorization_policies = vec![format!("{NAMESPACE}/only-gate")];
         }
     })?;
-    world.tell(|| {
+    world.tell(|world| {
         let (gate, v1, v2) = (&world.pods.gate, &world.pods.v1, &world.pods.v2);
         let own = world.credentials("gate")?;
         let tap = world.wire.tap()?;

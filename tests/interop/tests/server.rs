@@ -20,11 +20,11 @@ fn serve(world: &World, own: &Credentials, clients: &[String]) -> Result<Envoy> 
 
 #[test]
 fn it_takes_our_tunnels_and_learns_who_sends_them() -> Result<()> {
-    let world = world()?;
-    world.tell(|| {
+    let mut world = world()?;
+    world.tell(|world| {
         let gate = &world.pods.gate;
         let _app = gate.serve_http(HTTP)?;
-        let envoy = serve(&world, &world.credentials("gate")?, &[identity("client")])?;
+        let envoy = serve(world, &world.credentials("gate")?, &[identity("client")])?;
         for (ip, source) in gate.addresses().into_iter().zip(world.pods.client.addresses()) {
             let to = SocketAddr::new(ip, HTTP);
             let mut http = world.pods.client.open_http(to)?;
@@ -61,8 +61,8 @@ fn it_takes_our_tunnels_and_learns_who_sends_them() -> Result<()> {
 
 #[test]
 fn who_shows_another_name_is_refused_both_ways() -> Result<()> {
-    let world = world()?;
-    world.tell(|| {
+    let mut world = world()?;
+    world.tell(|world| {
         let gate = &world.pods.gate;
         let _app = gate.serve_http(HTTP)?;
         let to = SocketAddr::new(gate.ipv4().into(), HTTP);
@@ -80,7 +80,7 @@ fn who_shows_another_name_is_refused_both_ways() -> Result<()> {
             // This time it is Envoy that wants another name than ours.
             (&right, &other, "peer refused the handshake"),
         ] {
-            let envoy = serve(&world, own, std::slice::from_ref(clients))?;
+            let envoy = serve(world, own, std::slice::from_ref(clients))?;
             let attempt = world.pods.client.attempt(to, "/")?;
             ensure!(attempt.is_refused(), "{words}: {attempt:?}");
             world.agent1.wait_for_log(&["outbound", words], LIMIT)?;
@@ -89,7 +89,7 @@ fn who_shows_another_name_is_refused_both_ways() -> Result<()> {
                 envoy.wait_stat("listener.connect_terminate.ssl.fail_verify_san", |count| count > 0)?;
             }
         }
-        let _envoy = serve(&world, &right, &[client])?;
+        let _envoy = serve(world, &right, &[client])?;
         let attempt = world.pods.client.attempt(to, "/")?;
         ensure!(attempt.is_ok(), "{attempt:?}");
         Ok(())

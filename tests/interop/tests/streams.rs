@@ -38,8 +38,8 @@ fn bulk(from: &Pod, to: SocketAddr) -> Result<()> {
 
 #[test]
 fn bulk_through_a_waypoint_arrives_whole() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let _envoy = world.start_waypoint(&world.pods.gate, 100)?;
         world.echo().into_iter().try_for_each(|to| bulk(&world.pods.client, to))
     })
@@ -47,8 +47,8 @@ fn bulk_through_a_waypoint_arrives_whole() -> Result<()> {
 
 #[test]
 fn bulk_to_a_server_of_tunnels_arrives_whole() -> Result<()> {
-    let world = World::new(|pods, mesh| mesh.workloads.push(Workload::of_pod(&pods.gate)))?;
-    world.tell(|| {
+    let mut world = World::new(|pods, mesh| mesh.workloads.push(Workload::of_pod(&pods.gate)))?;
+    world.tell(|world| {
         let gate = &world.pods.gate;
         let own = world.credentials("gate")?;
         let clients = vec![identity("client")];
@@ -70,8 +70,8 @@ fn bulk_to_a_server_of_tunnels_arrives_whole() -> Result<()> {
 
 #[test]
 fn bulk_from_a_client_of_tunnels_arrives_whole_and_halves_end_alone() -> Result<()> {
-    let world = World::new(|_, _| {})?;
-    world.tell(|| {
+    let mut world = World::new(|_, _| {})?;
+    world.tell(|world| {
         let (gate, v1) = (&world.pods.gate, &world.pods.v1);
         let own = world.credentials("gate")?;
         let [echo, late] = [("echo", ECHO), ("late", LATE)].map(|(name, port)| Client {

@@ -17,8 +17,8 @@ const DELAY: Duration = Duration::from_secs(2);
 
 #[test]
 fn requests_are_split_by_weight_and_routed_by_header() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let envoy = world.start_waypoint(&world.pods.gate, STREAMS)?;
         let client = &world.pods.client;
         let mut answers = Vec::new();
@@ -51,8 +51,8 @@ fn requests_are_split_by_weight_and_routed_by_header() -> Result<()> {
 
 #[test]
 fn half_of_the_requests_are_delayed() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let envoy = world.start_waypoint(&world.pods.gate, STREAMS)?;
         let mut answers = Vec::new();
         for to in world.web() {
@@ -71,8 +71,8 @@ fn half_of_the_requests_are_delayed() -> Result<()> {
 
 #[test]
 fn who_may_do_what_is_decided_by_method_and_principal() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let envoy = world.start_waypoint(&world.pods.gate, STREAMS)?;
         for to in world.web() {
             for (pod, method, status) in [
@@ -93,8 +93,8 @@ fn who_may_do_what_is_decided_by_method_and_principal() -> Result<()> {
 
 #[test]
 fn past_the_waypoint_nobody_gets_in() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let _envoy = world.start_waypoint(&world.pods.gate, STREAMS)?;
         let v1 = &world.pods.v1;
         for ip in v1.addresses() {
@@ -118,8 +118,8 @@ fn past_the_waypoint_nobody_gets_in() -> Result<()> {
 
 #[test]
 fn a_workload_has_a_waypoint_of_its_own() -> Result<()> {
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let envoy = world.start_waypoint(&world.pods.gate, STREAMS)?;
         for ip in world.pods.v2.addresses() {
             let to = std::net::SocketAddr::new(ip, HTTP);
@@ -139,8 +139,8 @@ fn a_workload_has_a_waypoint_of_its_own() -> Result<()> {
 fn more_connections_than_a_tunnel_takes_are_spread_over_tunnels() -> Result<()> {
     const FEW: u32 = 5;
     const CONNECTIONS: usize = 60;
-    let world = World::with_waypoint(false)?;
-    world.tell(|| {
+    let mut world = World::with_waypoint(false)?;
+    world.tell(|world| {
         let envoy = world.start_waypoint(&world.pods.gate, FEW)?;
         let [to, _] = world.web();
         // All are open at once before any is used, and none has failed for the waypoint's limit.

@@ -35,6 +35,16 @@ pub(super) fn connections(name: &str, routes: Value, mut filters: Vec<Value>, mo
     )
 }
 
+/// For clusters whose connections are given up after so many requests, and soon when they are idle.
+pub(super) fn few_requests(requests: u32) -> Value {
+    let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let options = json!({
+        "common_http_protocol_options": { "max_requests_per_connection": requests, "idle_timeout": "1s" },
+        "explicit_http_config": { "http_protocol_options": {} },
+    });
+    json!({ kind: super::typed(kind, options) })
+}
+
 /// Allows what one of these policies allows.
 pub(super) fn allow(policies: Value) -> Value {
     extension(

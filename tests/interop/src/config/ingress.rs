@@ -7,6 +7,9 @@ use serde_json::json;
 use super::{Bootstrap, http, listener, tunnel};
 use crate::Credentials;
 
+/// Requests on one connection to a destination, so that connections come and go.
+const REQUESTS: u32 = 20;
+
 /// A gateway.
 #[derive(Debug)]
 pub struct Ingress<'a> {
@@ -31,7 +34,13 @@ impl Ingress<'_> {
         let manager = http::manager("ingress", json!(routes), Vec::new());
         let (originate, originated) = tunnel::originate(self.own, &self.destinations);
         let mut clusters = vec![originated];
-        clusters.extend(self.routes.iter().map(|(_, to)| tunnel::tunnelled(&to.to_string(), *to)));
+        for (_, to) in &self.routes {
+            let mut cluster = tunnel::tunnelled(&to.to_string(), *to);
+            if let Some(fields) = cluster.as_object_mut() {
+                fields.insert("typed_extension_protocol_options".to_owned(), http::few_requests(REQUESTS));
+            }
+            clusters.push(cluster);
+        }
         let listeners = vec![listener("ingress", &self.on, json!([{ "filters": [manager] }])), originate];
         Bootstrap { listeners, clusters }
     }

@@ -8,6 +8,7 @@
 pub mod forger;
 pub mod kernel;
 pub mod peer;
+pub mod questions;
 pub mod sockets;
 pub mod terminator;
 

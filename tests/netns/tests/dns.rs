@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::inside::in_netns;
-use hickory_proto::op::{Message, MessageType, OpCode, Query};
-use hickory_proto::rr::rdata::TXT;
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::op::Message;
+use netns_tests::questions::{question, reply};
 use netns_tests::{LIMIT, World, at};
 
 const PORT: u16 = 53;
@@ -58,21 +57,6 @@ fn socket(world: &World, bound: &str) -> Result<UdpSocket> {
 
 fn wildcard(target: SocketAddr) -> &'static str {
     if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }
-}
-
-/// A question about the text of a name that no mesh knows.
-fn question(label: &str) -> Result<Vec<u8>> {
-    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
-    message.add_query(Query::query(Name::from_ascii(format!("{label}.unknown.test."))?, RecordType::TXT));
-    Ok(message.to_vec()?)
-}
-
-/// The answer to a question, with this text.
-fn reply(asked: &[u8], text: &str) -> Option<Vec<u8>> {
-    let mut message = Message::from_vec(asked).ok()?.into_response();
-    let name = message.queries.first()?.name.clone();
-    message.add_answer(Record::from_rdata(name, 5, RData::TXT(TXT::new(vec![text.to_owned()]))));
-    message.to_vec().ok()
 }
 
 /// What an answer says: the text, and what was asked.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::{Attempt, command};
+use netns_tests::questions::{question, reply};
 use netns_tests::{HTTP, LIMIT, OWN, SERVICE, WEB, World, at, ips, metric};
 
 /// The address nobody may leave the mesh for unnoticed: clouds answer there.
@@ -229,11 +230,12 @@ fn e8_a_query_that_the_agent_passes_on_is_not_steered_again() -> Result<()> {
         let bound = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let client = world.client.inside(|| UdpSocket::bind(bound))??;
         client.set_read_timeout(Some(LIMIT))?;
-        client.send_to(b"e8", target)?;
-        let mut buffer = [0; 16];
+        client.send_to(&question("e8")?, target)?;
+        let mut buffer = [0; 512];
         let (length, from) = resolver.recv_from(&mut buffer)?;
         ensure!(from.ip() == own && from.port() != client.local_addr()?.port(), "{from} asks for {own}");
-        resolver.send_to(buffer.get(..length).unwrap_or_default(), from)?;
+        let asked = buffer.get(..length).unwrap_or_default();
+        resolver.send_to(&reply(asked, "e8").context("a question")?, from)?;
         ensure!(client.recv_from(&mut buffer)?.1 == target);
     }
     harness::eventually("two queries to be counted", LIMIT, || {

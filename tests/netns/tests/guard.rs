@@ -12,6 +12,7 @@ use linux::netns::Netns;
 use linux::testing::Instruction;
 use netns_tests::forger::{Forger, Nested, Way, write_unmarked};
 use netns_tests::kernel::{Held, cookie, pins_of};
+use netns_tests::questions::{question, reply};
 use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, mesh_path, metric};
 
 const GUARD: &str = "--egress-guard";
@@ -187,17 +188,18 @@ fn resolves(world: &World) -> Result<()> {
     for address in [at(world.outside_ips(), 53), at(world.outside_ips(), 5353)].concat() {
         let server = harness::inside::in_netns(&world.outside.netns, || UdpSocket::bind(address))??;
         std::thread::spawn(move || {
-            let mut buffer = [0; 64];
+            let mut buffer = [0; 512];
             // Ends with the test's process.
             while let Ok((length, from)) = server.recv_from(&mut buffer) {
-                let _ = server.send_to(buffer.get(..length).unwrap_or_default(), from);
+                let answer = reply(buffer.get(..length).unwrap_or_default(), "echo");
+                let _ = server.send_to(&answer.unwrap_or_default(), from);
             }
         });
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = world.client.inside(|| UdpSocket::bind(any))??;
         socket.set_read_timeout(Some(LIMIT))?;
-        socket.send_to(b"who", address)?;
-        let (_, from) = socket.recv_from(&mut [0; 64]).with_context(|| format!("no answer of {address}"))?;
+        socket.send_to(&question("who")?, address)?;
+        let (_, from) = socket.recv_from(&mut [0; 512]).with_context(|| format!("no answer of {address}"))?;
         ensure!(from == address);
     }
     Ok(())

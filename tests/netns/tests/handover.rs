@@ -11,6 +11,7 @@ use harness::{Agent, Attempt, Node, Pod, eventually};
 use linux::fdpass::Connection;
 use linux::netns::Netns;
 use netns_tests::kernel::{Held, descriptors};
+use netns_tests::questions::{question, reply};
 use netns_tests::{HTTP, LIMIT, SERVICE, WEB, World, at, ips, mesh_path, until_answered};
 
 /// Upgrades in a row.
@@ -34,10 +35,12 @@ fn resolved(from: &Pod, to: SocketAddr) -> Result<()> {
     let bound = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = from.inside(|| UdpSocket::bind(bound))??;
     socket.set_read_timeout(Some(LIMIT))?;
-    socket.send_to(b"who", to)?;
-    let mut buffer = [0; 64];
+    let asked = question("who")?;
+    socket.send_to(&asked, to)?;
+    let mut buffer = [0; 512];
     let (length, source) = socket.recv_from(&mut buffer).with_context(|| format!("no answer from {to}"))?;
-    ensure!(source == to && buffer.get(..length) == Some(b"who"), "an answer of {source}");
+    let expected = reply(&asked, "echo");
+    ensure!(source == to && buffer.get(..length) == expected.as_deref(), "an answer of {source}");
     Ok(())
 }
 
@@ -46,10 +49,11 @@ fn echo(world: &World) -> Result<[SocketAddr; 2]> {
     for address in addresses {
         let socket = harness::inside::in_netns(&world.outside.netns, || UdpSocket::bind(address))??;
         std::thread::spawn(move || {
-            let mut buffer = [0; 64];
+            let mut buffer = [0; 512];
             // Ends with the test's process.
             while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                let _ = socket.send_to(buffer.get(..length).unwrap_or_default(), from);
+                let answer = reply(buffer.get(..length).unwrap_or_default(), "echo");
+                let _ = socket.send_to(&answer.unwrap_or_default(), from);
             }
         });
     }

@@ -69,7 +69,7 @@ fn reply(asked: &[u8], datagram: bool) -> Option<Vec<u8>> {
 /// What `dig` prints, asking one of the resolver's addresses.
 fn dig(pod: &Pod, server: IpAddr, words: &[&str]) -> Result<String> {
     let mut dig = pod.command("dig")?;
-    dig.arg(format!("@{server}")).args(["+tries=1", "+time=10", "+nocookie"]).args(words);
+    dig.arg(format!("@{server}")).args(["+tries=1", "+time=10", "+nocookie", "+noadflag"]).args(words);
     command::run(&mut dig)
 }
 

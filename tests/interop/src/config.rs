@@ -1,11 +1,13 @@
 //! Configurations of Envoy, put together from parts as a control plane would.
 //!
-//! [`tls`], [`http`] and [`tunnel`] make parts; [`Waypoint`], [`Client`], [`Server`] and [`Ingress`] make a whole of them.
+//! [`tls`], [`http`] and [`tunnel`] make parts; [`Waypoint`], [`Client`], [`Server`], [`Gateway`] and [`Ingress`] make a
+//! whole of them.
 //! The words are those of Envoy's v3 API. A waypoint has the shape that waypoints of an ambient mesh have: CONNECT is
 //! terminated, the stream goes to an internal listener with what is known of its two ends in the filter state, is handled
 //! there by its original destination, and leaves through another internal listener that puts it into a tunnel again.
 
 mod client;
+mod gateway;
 mod http;
 mod ingress;
 mod server;
@@ -18,6 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 pub use client::Client;
+pub use gateway::Gateway;
 pub use ingress::Ingress;
 pub use server::Server;
 pub use waypoint::{Fronted, Waypoint};

@@ -1,4 +1,5 @@
-//! Real agents against a real Envoy: as waypoint, as client and server of tunnels, as ingress gateway.
+//! Real agents against a real Envoy: as waypoint, as client and server of tunnels, as gateway of a network and as
+//! ingress gateway.
 //!
 //! Envoy is the unmodified program, found by `ENVOY_BIN`, with a configuration that the test writes and certificates of the
 //! agents' own authority. It lives in a pod that nobody captures, as a waypoint does. Each test makes a world of its own,

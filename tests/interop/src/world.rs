@@ -63,6 +63,11 @@ pub struct World {
 impl World {
     /// Makes everything. `shape` may change the mesh, in which all pods are workloads, before the agents are told of it.
     pub fn new(shape: impl FnOnce(&Pods, &mut MeshFile)) -> Result<Self> {
+        Self::with_arguments([&[], &[]], shape)
+    }
+
+    /// The same, with more arguments for the agent of each node.
+    pub fn with_arguments(arguments: [&[&str]; 2], shape: impl FnOnce(&Pods, &mut MeshFile)) -> Result<Self> {
         let run = Run::start()?;
         let wire = Wire::new(&run)?;
         let (n1, n2) = (wire.add_node("n1")?, wire.add_node("n2")?);
@@ -85,12 +90,14 @@ impl World {
         mesh.enroll = captured.map(Enroll::running).into();
         mesh.workloads = captured.map(Workload::of_pod).into();
         shape(&pods, &mut mesh);
-        let start = |node| -> Result<Agent> {
+        let start = |node, arguments| -> Result<Agent> {
             let path = run.dir().join(format!("{}.yaml", harness::Node::name(node)));
             mesh.write_for(node, &path)?;
-            Agent::start(node, &path)
+            let mut agent = Agent::spawn(node, &path, arguments)?;
+            agent.wait_ready()?;
+            Ok(agent)
         };
-        let (agent1, agent2) = (start(&n1)?, start(&n2)?);
+        let (agent1, agent2) = (start(&n1, arguments[0])?, start(&n2, arguments[1])?);
         for pod in captured {
             let agent = if pod.node().name() == n1.name() { &agent1 } else { &agent2 };
             agent.wait_for_log(&["pod enrolled", &format!("{NAMESPACE}/{}", pod.name())], LIMIT)?;

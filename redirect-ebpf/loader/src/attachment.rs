@@ -119,7 +119,13 @@ impl Attachment {
         };
         bpffs::ensure(&self.directory)?;
         let link = self.steer(node, &listeners)?;
+        let before = bpf::open_pin(&self.directory.join(program::STEER));
         pin_link(link, &self.directory, program::STEER)?;
+        if let Ok(before) = before {
+            // Without its pin the kernel lets go of it some milliseconds later only, in which it would pass for that of
+            // another installation. One that is detached already cannot be detached again.
+            let _ = bpf::detach(&before);
+        }
         self.set_sysctls()?;
         self.add_route()?;
         self.add_dns_prefix()?;

@@ -8,3 +8,4 @@
 pub mod ca;
 pub mod certificates;
 pub mod file;
+pub mod proto;

@@ -10,6 +10,7 @@ mod certificate;
 mod client;
 mod configs;
 mod error;
+mod last_words;
 mod server;
 mod spiffe;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use certificate::{Certificate, CertificateError, CertificateProvider};
 pub(crate) use client::Client;
 pub(crate) use configs::Configs;
 pub use error::HandshakeError;
+pub(crate) use last_words::LastWords;
 pub(crate) use server::Server;
 
 /// The protocol both ends name in ALPN (RFC 9113 §3.3).

@@ -21,7 +21,7 @@ use crate::gate::Link;
 use crate::relay::Buffer;
 use crate::served::Served;
 use crate::socket::Dialer;
-use crate::tls::{Client, HandshakeError};
+use crate::tls::{Client, HandshakeError, LastWords};
 
 /// Everything that two connections must have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub(crate) struct ConnectHead {
 }
 
 /// The part of an HTTP/2 connection that has to be driven.
-pub(super) type Connection<T = TcpStream> = h2::client::Connection<TlsStream<T>, Buffer>;
+pub(super) type Connection<T = TcpStream> = h2::client::Connection<LastWords<TlsStream<T>>, Buffer>;
 
 /// Dials peers.
 pub(crate) struct Connector {
@@ -93,7 +93,7 @@ impl Connector {
             .initial_connection_window_size(self.http2.connection_window)
             .max_frame_size(self.http2.frame_size)
             .max_header_list_size(self.http2.client_header_list)
-            .handshake::<_, Buffer>(tls);
+            .handshake::<_, Buffer>(LastWords::of(tls));
         let limit = self.timeouts.http2_handshake;
         Ok(timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??)
     }

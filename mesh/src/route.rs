@@ -8,6 +8,7 @@ mod authority;
 mod draw;
 mod endpoint;
 mod gateway;
+mod missing;
 mod refusal;
 mod service;
 mod unresolved;
@@ -28,6 +29,7 @@ use crate::snapshot::Snapshot;
 use crate::workload::{Protocol, Workload};
 
 pub use self::authority::{Authority, AuthorityError};
+pub use self::missing::{Key, missing};
 pub use self::refusal::Refusal;
 pub use self::unresolved::Unresolved;
 pub(crate) use self::{endpoint::target_port, gateway::members};

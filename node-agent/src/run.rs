@@ -75,13 +75,14 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     let store = Arc::new(Store::new());
     let certificates = certificates(&args.mesh)?;
     let (enrollments, wanted) = watch::channel(Vec::new());
-    let source = FileSource::watch(&args.mesh, Arc::clone(&store), enrollments)?;
+    let source = FileSource::watch(&args.mesh, Some(Arc::clone(&store)), enrollments)?;
     metrics::register_file(&mut registry, Arc::clone(source.counters()));
 
     let node = Arc::new(NodeCapture::open(&place.bpffs)?);
     redirect::egress::prepare(&node, args.egress_guard)?;
     let search = kubelet_search(args);
-    let tunnel = Arc::new(Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, &mut registry)?);
+    let tunnel =
+        Arc::new(Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, None, &mut registry)?);
     let events = node.take_events();
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,

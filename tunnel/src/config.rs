@@ -76,6 +76,8 @@ pub struct Timeouts {
     pub own_workload: Duration,
     /// A policy that a workload lists becoming known. Default 2 s.
     pub unknown_policy: Duration,
+    /// The control plane telling what is asked of it for a connection, where it is not told everything. Default 5 s.
+    pub demand: Duration,
     /// A hostname-only destination being resolved. Default 5 s.
     pub resolve: Duration,
     /// The first CONNECT on a tunnel that has arrived. Default 60 s.
@@ -160,6 +162,7 @@ impl Default for Timeouts {
             answer: Duration::from_secs(20),
             own_workload: Duration::from_secs(5),
             unknown_policy: Duration::from_secs(2),
+            demand: Duration::from_secs(5),
             resolve: Duration::from_secs(5),
             first_request: Duration::from_secs(60),
             unused_tunnel: Duration::from_secs(600),

@@ -14,6 +14,7 @@
 mod accept;
 mod config;
 mod connections;
+mod demand;
 mod dns;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -49,6 +50,7 @@ use tokio::sync::{Semaphore, watch};
 
 pub use config::{Config, DnsConfig, Keepalive, PoolConfig, Timeouts};
 pub use connections::{ConnectionInfo, Direction};
+pub use demand::Demand;
 pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
 pub use relay::RelayError;
@@ -72,7 +74,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Starts the worker threads and registers the metrics.
+    /// Starts the worker threads and registers the metrics. With a `demand` the store holds what was asked for, and not the
+    /// whole mesh.
     ///
     /// # Errors
     /// When a thread or its runtime cannot be made.
@@ -80,6 +83,7 @@ impl Tunnel {
         mut config: Config,
         store: Arc<Store>,
         certificates: Arc<dyn CertificateProvider>,
+        demand: Option<Arc<dyn Demand>>,
         registry: &mut Registry,
     ) -> io::Result<Self> {
         config.max_connections_per_pod = gate::connections_per_pod(config.max_connections_per_pod);
@@ -98,6 +102,7 @@ impl Tunnel {
             metrics: Metrics::register(registry, config.max_label_sets),
             config,
             store,
+            demand,
             published,
             connections,
             pods: Mutex::default(),

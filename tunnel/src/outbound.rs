@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::connections::{ConnectionInfo, Direction};
+use crate::demand;
 use crate::dns;
 use crate::error::ConnectionError;
 use crate::gate::Link;
@@ -53,6 +54,8 @@ pub(crate) enum Unroutable {
     Refused(#[from] mesh::Refusal),
     #[error("no healthy upstream: {0} has no address: {1}")]
     Unresolved(Arc<str>, String),
+    #[error(transparent)]
+    Unknown(#[from] demand::Unknown),
 }
 
 /// Why something was not reached as a connection of the pod would have reached it.
@@ -159,6 +162,7 @@ async fn plan(scope: &Scope, own: &Workload, way: Way, tried: &Tried) -> Result<
         pick: rand::random(),
         exclude: &tried.workloads,
     };
+    demand::learn(&scope.shared, &flow).await?;
     let route = mesh::plan(&scope.shared.store.load(), &flow).map_err(Unroutable::from);
     let route = match route {
         Ok(Route::Resolve(unresolved)) => resolve(scope, &unresolved, flow.pick, &tried.addresses).await,

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::config::{Config, Timeouts};
 use crate::connections::Connections;
+use crate::demand::Demand;
 use crate::dns::Host;
 use crate::gate::Place;
 use crate::hbone::pool::Pool;
@@ -24,6 +25,8 @@ use crate::telemetry::Metrics;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) store: Arc<Store>,
+    /// Who brings what the store lacks, where the mesh is not there as a whole.
+    pub(crate) demand: Option<Arc<dyn Demand>>,
     /// Changes with every publish of the store.
     pub(crate) published: watch::Receiver<()>,
     pub(crate) identities: Arc<Identities>,

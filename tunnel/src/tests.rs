@@ -2,6 +2,7 @@
 
 mod budget;
 mod carry;
+mod demand;
 mod dns;
 mod gate;
 mod goaway;

@@ -48,6 +48,15 @@ pub enum LoadError {
         /// Where and how.
         source: FileError,
     },
+    /// It describes a mesh, and so does a control plane.
+    #[error(
+        "the mesh file {} has workloads, services or policies, which come from the control plane: take them out, or run \
+         without a control plane", path.display()
+    )]
+    TwoSources {
+        /// The file.
+        path: PathBuf,
+    },
     /// Its directory cannot be watched.
     #[error("cannot watch the directory {} of the mesh file: {source}", path.display())]
     Watch {
@@ -85,13 +94,14 @@ pub fn load(path: &Path) -> Result<MeshFile, LoadError> {
 
 impl FileSource {
     /// Applies a mesh file to a store and goes on doing so when it changes. The pods to enrol are sent
-    /// whenever they change. Must be called within a tokio runtime.
+    /// whenever they change. Without a store the mesh comes from elsewhere, and the file says nothing of it. Must be called
+    /// within a tokio runtime.
     ///
     /// # Errors
     /// A [`LoadError`] if the file is not good now, or cannot be watched. Later errors are logged and counted.
     pub fn watch(
         path: impl Into<PathBuf>,
-        store: Arc<Store>,
+        store: Option<Arc<Store>>,
         enrollments: watch::Sender<Vec<Enrollment>>,
     ) -> Result<Self, LoadError> {
         let path = path.into();
@@ -100,6 +110,9 @@ impl FileSource {
         let counters = Arc::new(FileCounters::default());
         let text = read(&path)?;
         let file = parse(&path, &text)?;
+        if store.is_none() && describes_a_mesh(&file) {
+            return Err(LoadError::TwoSources { path });
+        }
         let started = Started::with(&file);
         let follower = Follower {
             path,
@@ -190,7 +203,7 @@ impl Started {
 
 struct Follower {
     path: PathBuf,
-    store: Arc<Store>,
+    store: Option<Arc<Store>>,
     enrollments: watch::Sender<Vec<Enrollment>>,
     counters: Arc<FileCounters>,
     started: Started,
@@ -206,6 +219,10 @@ impl Follower {
                     return self;
                 }
                 match parse(&self.path, &text) {
+                    Ok(file) if self.store.is_none() && describes_a_mesh(&file) => {
+                        self.reject(&LoadError::TwoSources { path: self.path.clone() }.to_string());
+                        self.seen = Seen::Bad(text);
+                    }
                     Ok(file) => {
                         self.take(&file);
                         self.seen = Seen::Good(text);
@@ -231,7 +248,7 @@ impl Follower {
         for caution in self.cautions(file) {
             warn!(path = %self.path.display(), "{caution}");
         }
-        let changed = self.store.update(|current| apply(file, current));
+        let changed = self.store.as_ref().is_some_and(|store| store.update(|current| apply(file, current)));
         self.enrollments.send_if_modified(|enrollments| {
             let differs = *enrollments != file.enroll;
             if differs {
@@ -256,7 +273,8 @@ impl Follower {
         let now = Started::with(file);
         let cautions = [
             (
-                file.workloads.is_empty() && self.store.load().workloads().next().is_some(),
+                file.workloads.is_empty()
+                    && self.store.as_ref().is_some_and(|store| store.load().workloads().next().is_some()),
                 "the new version of the mesh file has no workload any more",
             ),
             (
@@ -280,6 +298,10 @@ impl Follower {
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
         warn!(error, "mesh file rejected, the last good state stays in force");
     }
+}
+
+fn describes_a_mesh(file: &MeshFile) -> bool {
+    !(file.workloads.is_empty() && file.services.is_empty() && file.policies.is_empty())
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {
@@ -310,7 +332,7 @@ mod tests {
         let first = MeshFile::parse(FIRST).unwrap();
         let follower = Follower {
             path: "mesh.yaml".into(),
-            store: Arc::default(),
+            store: Some(Arc::default()),
             enrollments: watch::Sender::new(Vec::new()),
             counters: Arc::default(),
             started: Started::with(&first),

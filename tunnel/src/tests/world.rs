@@ -19,7 +19,8 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::served::Served;
 use crate::tls::tests::Ca;
 use crate::{
-    Certificate, CertificateError, CertificateProvider, Config, Listeners, Pod, PodHandle, PodSockets, Tunnel,
+    Certificate, CertificateError, CertificateProvider, Config, Demand, Listeners, Pod, PodHandle,
+    PodSockets, Tunnel,
 };
 
 pub(super) const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -195,7 +196,7 @@ impl World {
         let certificates = Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
         let [client, server] = configs.map(|config| {
             let config = Config { workers: NonZeroUsize::MIN, ..config };
-            Node::new(config, &store, &certificates)
+            Node::new(config, &store, &certificates, None)
         });
         let mut world =
             Self { store, places: Places::default(), certificates, client, server, pods: Vec::new() };
@@ -235,8 +236,14 @@ impl World {
     /// Ends the server node with everything it carries, and starts another in its place.
     pub(super) fn restart_server(&mut self) {
         let config = Config { workers: NonZeroUsize::MIN, ..Config::default() };
-        self.server = Node::new(config, &self.store, &self.certificates);
+        self.server = Node::new(config, &self.store, &self.certificates, None);
         self.serve();
+    }
+
+    /// Has the client's node know only what it asks for.
+    pub(super) fn ask_for_everything(&mut self, config: Config, demand: Arc<dyn Demand>) {
+        let config = Config { workers: NonZeroUsize::MIN, ..config };
+        self.client = Node::new(config, &self.store, &self.certificates, Some(demand));
     }
 
     /// The server pod's application on `port`.
@@ -344,10 +351,15 @@ impl World {
 }
 
 impl Node {
-    fn new(config: Config, store: &Arc<Store>, certificates: &Arc<Issuer>) -> Self {
+    fn new(
+        config: Config,
+        store: &Arc<Store>,
+        certificates: &Arc<Issuer>,
+        demand: Option<Arc<dyn Demand>>,
+    ) -> Self {
         let mut registry = Registry::default();
         let certificates: Arc<dyn CertificateProvider> = Arc::<Issuer>::clone(certificates);
-        let tunnel = Tunnel::new(config, Arc::clone(store), certificates, &mut registry).unwrap();
+        let tunnel = Tunnel::new(config, Arc::clone(store), certificates, demand, &mut registry).unwrap();
         Self { tunnel, registry }
     }
 

@@ -33,7 +33,7 @@ impl Watched {
     fn new(path: &std::path::Path) -> Self {
         let store = Arc::new(Store::new());
         let (sender, enrollments) = watch::channel(Vec::new());
-        let source = FileSource::watch(path, Arc::clone(&store), sender).unwrap();
+        let source = FileSource::watch(path, Some(Arc::clone(&store)), sender).unwrap();
         Self { store, enrollments, source }
     }
 
@@ -123,10 +123,26 @@ async fn a_bad_file_at_the_start_is_an_error_that_names_file_and_line() {
     let path = dir.path().join("mesh.yaml");
     let start = || {
         let (sender, _receiver) = watch::channel(Vec::new());
-        FileSource::watch(&path, Arc::new(Store::new()), sender).unwrap_err().to_string()
+        FileSource::watch(&path, Some(Arc::new(Store::new())), sender).unwrap_err().to_string()
     };
     assert!(start().contains("cannot read the mesh file"), "{}", start());
     fs::write(&path, BAD).unwrap();
     let error = start();
     assert!(error.contains("mesh.yaml is wrong: line 2") && error.contains("workloadIp"), "{error}");
+}
+
+#[tokio::test]
+async fn beside_a_control_plane_the_file_names_pods_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mesh.yaml");
+    fs::write(&path, ONE).unwrap();
+    let error = FileSource::watch(&path, None, watch::Sender::new(Vec::new())).unwrap_err().to_string();
+    assert!(error.contains("come from the control plane"), "{error}");
+    fs::write(&path, "enroll:\n- {name: a, namespace: n}\n").unwrap();
+    let (sender, pods) = watch::channel(Vec::new());
+    let source = FileSource::watch(&path, None, sender).unwrap();
+    assert_eq!(pods.borrow().len(), 1);
+    fs::write(&path, TWO).unwrap();
+    eventually("it is rejected", || source.counters().rejected.load(Ordering::Relaxed) == 1).await;
+    assert_eq!(pods.borrow().len(), 1);
 }

@@ -8,4 +8,5 @@
 pub mod ca;
 pub mod certificates;
 pub mod file;
+pub mod grpc;
 pub mod proto;

@@ -19,7 +19,7 @@ const WALLS: [Wall; 6] = [
     // The tests play peers that the product would not be.
     Wall {
         libraries: &["rustls", "tokio-rustls", "h2"],
-        allowed: &["culvert-tunnel", "culvert-control", "culvert-netns-tests"],
+        allowed: &["culvert-tunnel", "culvert-control", "culvert-netns-tests", "culvert-control-plane"],
     },
     Wall { libraries: &["rtnetlink", "netlink-packet-route"], allowed: &["culvert-linux"] },
     Wall { libraries: &["kube", "k8s-openapi"], allowed: &["culvert-node-agent"] },
@@ -33,7 +33,10 @@ const WALLS: [Wall; 6] = [
             "culvert-fuzz",
         ],
     },
-    Wall { libraries: &["culvert-control"], allowed: &["culvert-node-agent", "culvert-netns-tests"] },
+    Wall {
+        libraries: &["culvert-control"],
+        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-control-plane"],
+    },
 ];
 /// The pure domain may not know these.
 const NOT_IN_MESH: [&str; 5] = ["tokio", "nix", "libc", "socket2", "prometheus-client"];

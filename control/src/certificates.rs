@@ -2,11 +2,15 @@
 //!
 //! Invariants: however many ask at once, one request is under way for an identity, and a bounded number in all;
 //! a certificate that is still valid stays in force while its renewal fails; no wait is unbounded; keys are
-//! erased when dropped and never printed.
+//! erased when dropped and never printed; what an authority gives back is used only if it is what was asked for.
 
+pub(crate) mod answer;
 mod manager;
+mod metrics;
 mod renewal;
 mod request;
+mod trust;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -35,12 +39,18 @@ pub trait Authority: Send + Sync {
         request: &'a [u8],
         ttl: Duration,
     ) -> BoxFuture<'a, Result<Issued, AuthorityError>>;
+
+    /// Completes when what the authority itself is trusted by has changed, so that its certificates are likely to be signed
+    /// by another root from now on. Never, for an authority of which nothing is known to change.
+    fn changed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// What an authority gives back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issued {
-    /// The workload's certificate, then intermediate ones; no root.
+    /// The workload's certificate, then intermediate ones. A root among them is left out of what peers are sent.
     pub chain: Vec<CertificateDer<'static>>,
     /// The roots that peers' certificates must chain to.
     pub roots: Vec<CertificateDer<'static>>,
@@ -61,6 +71,12 @@ pub enum AuthorityError {
     #[error("the certificate authority cannot be reached: {reason}")]
     Unreachable {
         /// Why.
+        reason: String,
+    },
+    /// It answered something that cannot be read.
+    #[error("the answer of the certificate authority cannot be read: {reason}")]
+    Garbled {
+        /// What is wrong.
         reason: String,
     },
 }
@@ -103,13 +119,13 @@ pub enum CertificateError {
     },
 }
 
-/// A private key, PKCS #8. Erased when dropped.
+/// A private key, PKCS #8. Clones share it; it is erased when the last one is dropped.
 #[derive(Clone)]
-pub struct PrivateKey(Zeroizing<Vec<u8>>);
+pub struct PrivateKey(Arc<Zeroizing<Vec<u8>>>);
 
 impl PrivateKey {
     fn new(der: Vec<u8>) -> Self {
-        Self(Zeroizing::new(der))
+        Self(Arc::new(Zeroizing::new(der)))
     }
 
     /// The key, PKCS #8 DER.
@@ -134,15 +150,15 @@ impl fmt::Debug for PrivateKey {
 pub struct WorkloadCertificate {
     /// Whose it is.
     pub identity: Identity,
-    /// The certificate, then intermediate ones.
+    /// The certificate, then intermediate ones; no root.
     pub chain: Vec<CertificateDer<'static>>,
     /// The key.
     pub key: PrivateKey,
-    /// The roots that peers' certificates must chain to.
+    /// The roots that peers' certificates must chain to: all of the mesh, and those that have left it lately.
     pub roots: Vec<CertificateDer<'static>>,
     /// When its validity begins.
     pub not_before: SystemTime,
-    /// When it ends.
+    /// When it, or an intermediate one, ends.
     pub not_after: SystemTime,
 }
 

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use control::ca::LocalCa;
-use control::certificates::{Config, Manager, WorkloadCertificate};
+use control::certificates::{Authority, Config, Manager, WorkloadCertificate};
 use mesh::Identity;
+use prometheus_client::registry::Registry;
 use tunnel::{Certificate, CertificateError, CertificateProvider};
 
 type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -27,10 +27,11 @@ struct Handed {
 }
 
 impl Certificates {
-    /// Signed by a local authority; must be called within the control runtime.
-    pub(crate) fn new(authority: LocalCa, ttl: Duration) -> Self {
-        let config = Config { ttl, ..Config::default() };
-        Self { manager: Manager::new(Arc::new(authority), config), handed: Mutex::default() }
+    /// Signed by `authority`, for as long as `ttl` if it agrees; must be called within the control runtime.
+    pub(crate) fn new(authority: Arc<dyn Authority>, ttl: Duration, registry: &mut Registry) -> Self {
+        let manager = Manager::new(authority, Config { ttl, ..Config::default() });
+        manager.register(registry);
+        Self { manager, handed: Mutex::default() }
     }
 
     fn hand(&self, identity: &Identity, from: Arc<WorkloadCertificate>) -> Arc<Certificate> {
@@ -72,13 +73,15 @@ impl CertificateProvider for Certificates {
 
 #[cfg(test)]
 mod tests {
+    use control::ca::LocalCa;
+
     use super::*;
 
     #[tokio::test]
     async fn a_released_identity_is_forgotten_and_may_come_again() {
         let dir = std::env::temp_dir().join(format!("culvert-certificates-{}", std::process::id()));
-        let authority = LocalCa::open_or_create(&dir, "cluster.local").unwrap();
-        let certificates = Certificates::new(authority, Duration::from_secs(3600));
+        let authority = Arc::new(LocalCa::open_or_create(&dir, "cluster.local").unwrap());
+        let certificates = Certificates::new(authority, Duration::from_secs(3600), &mut Registry::default());
         let identity = Identity::new("cluster.local", "default", "a");
         let first = certificates.certificate(&identity).await.unwrap();
         assert!(Arc::ptr_eq(&first, &certificates.certificate(&identity).await.unwrap()));

@@ -73,7 +73,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     let mut registry = Registry::default();
     metrics::register_process(&mut registry, logging.dropped.clone());
     let store = Arc::new(Store::new());
-    let certificates = certificates(&args.mesh)?;
+    let certificates = certificates(&args.mesh, &mut registry)?;
     let (enrollments, wanted) = watch::channel(Vec::new());
     let source = FileSource::watch(&args.mesh, Some(Arc::clone(&store)), enrollments)?;
     metrics::register_file(&mut registry, Arc::clone(source.counters()));
@@ -194,7 +194,7 @@ async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
 }
 
 /// The local certificate authority that the mesh file names.
-fn certificates(mesh: &Path) -> anyhow::Result<Arc<Certificates>> {
+fn certificates(mesh: &Path, registry: &mut Registry) -> anyhow::Result<Arc<Certificates>> {
     let parsed = file::load(mesh)?;
     let ca = parsed.ca.with_context(|| {
         format!(
@@ -203,7 +203,7 @@ fn certificates(mesh: &Path) -> anyhow::Result<Arc<Certificates>> {
         )
     })?;
     let authority = LocalCa::open_or_create(&ca.dir, &parsed.trust_domain)?;
-    Ok(Arc::new(Certificates::new(authority, ca.ttl)))
+    Ok(Arc::new(Certificates::new(Arc::new(authority), ca.ttl, registry)))
 }
 
 fn kubelet_search(args: &RunArgs) -> kubelet::Search {

@@ -1,4 +1,7 @@
 //! Who asks for a certificate, and who is waiting for which.
+//!
+//! Invariant: an identity has one task that keeps its certificate, which ends when the identity is forgotten or the last
+//! handle of the manager goes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,11 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use mesh::Identity;
+use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use tracing::info;
 
-use super::renewal::keep;
+use super::metrics::{Held, Metrics};
+use super::renewal::Keeper;
+use super::trust::Trust;
+use super::turns::Turns;
 use super::{Authority, CertificateError, State, WorkloadCertificate};
 
 /// How a [`Manager`] goes about it.
@@ -24,6 +32,10 @@ pub struct Config {
     pub fetch_timeout: Duration,
     /// How many requests may be under way at once.
     pub fetches: usize,
+    /// How long a root that the authority's newest answer lacks is still trusted.
+    pub root_grace: Duration,
+    /// Over how long renewals are spread when all certificates are to be renewed at once.
+    pub spread: Duration,
 }
 
 impl Default for Config {
@@ -33,6 +45,8 @@ impl Default for Config {
             wait: Duration::from_secs(10),
             fetch_timeout: Duration::from_secs(20),
             fetches: 8,
+            root_grace: Duration::from_secs(600),
+            spread: Duration::from_secs(10),
         }
     }
 }
@@ -43,21 +57,54 @@ pub struct Manager {
     shared: Arc<Shared>,
     entries: Arc<Entries>,
     runtime: Handle,
+    _follower: Arc<Follower>,
+}
+
+/// Renews all certificates when the authority's own trust has changed.
+struct Follower(AbortHandle);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What the tasks of all identities share.
 pub(super) struct Shared {
     pub(super) authority: Arc<dyn Authority>,
     pub(super) config: Config,
-    pub(super) fetches: Semaphore,
+    pub(super) turns: Arc<Turns>,
+    pub(super) trust: Arc<Trust>,
+    pub(super) metrics: Metrics,
+    /// Counts how often all certificates were to be renewed.
+    renew: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct Entries(Mutex<HashMap<Identity, Entry>>);
+pub(super) struct Entries(Mutex<HashMap<Identity, Entry>>);
 
 struct Entry {
     state: watch::Receiver<State>,
+    /// How many wait for it.
+    waiters: Arc<watch::Sender<usize>>,
+    due: watch::Receiver<Option<SystemTime>>,
     task: AbortHandle,
+}
+
+/// One who waits for a certificate.
+struct Waiter(Arc<watch::Sender<usize>>);
+
+impl Waiter {
+    fn new(waiters: &Arc<watch::Sender<usize>>) -> Self {
+        waiters.send_modify(|count| *count += 1);
+        Self(Arc::clone(waiters))
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 impl Drop for Entry {
@@ -70,18 +117,42 @@ impl Entries {
     fn lock(&self) -> MutexGuard<'_, HashMap<Identity, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What is known of every identity, and when its next fetch is due.
+    pub(super) fn view(&self) -> Vec<(Identity, State, Option<SystemTime>)> {
+        let view = |(identity, entry): (&Identity, &Entry)| {
+            (identity.clone(), entry.state.borrow().clone(), *entry.due.borrow())
+        };
+        self.lock().iter().map(view).collect()
+    }
 }
 
 impl Manager {
     /// A manager of no certificates yet. Fetches and renewals run on the runtime that this is called in;
     /// [`Self::get`] may be called from any.
     pub fn new(authority: Arc<dyn Authority>, config: Config) -> Self {
-        let fetches = Semaphore::new(config.fetches.max(1));
+        let shared = Arc::new(Shared {
+            authority,
+            config,
+            turns: Turns::new(config.fetches),
+            trust: Trust::new(config.root_grace),
+            metrics: Metrics::default(),
+            renew: watch::Sender::default(),
+        });
+        let runtime = Handle::current();
+        let follower = runtime.spawn(follow(Arc::clone(&shared)));
         Self {
-            shared: Arc::new(Shared { authority, config, fetches }),
+            shared,
             entries: Arc::default(),
-            runtime: Handle::current(),
+            runtime,
+            _follower: Arc::new(Follower(follower.abort_handle())),
         }
+    }
+
+    /// Registers the metrics of certificates.
+    pub fn register(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+        registry.register_collector(Box::new(Held(Arc::downgrade(&self.entries))));
     }
 
     /// The certificate of an identity, which is fetched if there is none yet. From then on it is renewed until
@@ -90,7 +161,7 @@ impl Manager {
     /// # Errors
     /// The last [`CertificateError`], if there is no valid certificate after [`Config::wait`].
     pub async fn get(&self, identity: &Identity) -> Result<Arc<WorkloadCertificate>, CertificateError> {
-        let mut state = self.enter(identity);
+        let (mut state, waiters) = self.enter(identity);
         let valid = |state: &State| match state {
             State::Available(certificate) if !certificate.is_expired(SystemTime::now()) => {
                 Some(Arc::clone(certificate))
@@ -101,6 +172,7 @@ impl Manager {
             return Ok(certificate);
         }
         let wait = self.shared.config.wait;
+        let _waiter = Waiter::new(&waiters);
         let waiting = state.wait_for(|state| valid(state).is_some());
         let outcome = tokio::time::timeout(wait, waiting).await.map(|now| now.map(|now| valid(&now)));
         match outcome {
@@ -126,28 +198,49 @@ impl Manager {
         self.entries.lock().remove(identity);
     }
 
+    /// Renews all certificates, spread over [`Config::spread`].
+    pub fn renew_all(&self) {
+        self.shared.renew.send_modify(|count| *count += 1);
+    }
+
     /// What is known of every identity, in their order.
     pub fn states(&self) -> Vec<(Identity, State)> {
-        let entries = self.entries.lock();
-        let mut states: Vec<_> = entries
-            .iter()
-            .map(|(identity, entry)| (identity.clone(), entry.state.borrow().clone()))
-            .collect();
-        drop(entries);
+        let view = self.entries.view();
+        let mut states: Vec<_> = view.into_iter().map(|(identity, state, _)| (identity, state)).collect();
         states.sort_by(|(one, _), (other, _)| one.cmp(other));
         states
     }
 
-    fn enter(&self, identity: &Identity) -> watch::Receiver<State> {
+    fn enter(&self, identity: &Identity) -> (watch::Receiver<State>, Arc<watch::Sender<usize>>) {
         let mut entries = self.entries.lock();
-        if let Some(entry) = entries.get(identity) {
-            return entry.state.clone();
-        }
-        let (sender, state) = watch::channel(State::Pending);
-        let task = self.runtime.spawn(keep(Arc::clone(&self.shared), identity.clone(), sender));
-        let entry = Entry { state: state.clone(), task: task.abort_handle() };
-        entries.insert(identity.clone(), entry);
-        state
+        let entry = entries.entry(identity.clone()).or_insert_with(|| self.keep(identity));
+        (entry.state.clone(), Arc::clone(&entry.waiters))
+    }
+
+    /// Begins to keep the certificate of an identity.
+    fn keep(&self, identity: &Identity) -> Entry {
+        let (state_sender, state) = watch::channel(State::Pending);
+        let (due_sender, due) = watch::channel(None);
+        let (waiters, waiting) = watch::channel(0);
+        let keeper = Keeper {
+            shared: Arc::clone(&self.shared),
+            identity: identity.clone(),
+            state: state_sender,
+            waiters: waiting,
+            trust: self.shared.trust.subscribe(),
+            renew: self.shared.renew.subscribe(),
+            due: due_sender,
+        };
+        let task = self.runtime.spawn(keeper.run());
+        Entry { state, waiters: Arc::new(waiters), due, task: task.abort_handle() }
+    }
+}
+
+async fn follow(shared: Arc<Shared>) {
+    loop {
+        shared.authority.changed().await;
+        info!("what the certificate authority is trusted by has changed; all certificates are renewed");
+        shared.renew.send_modify(|count| *count += 1);
     }
 }
 

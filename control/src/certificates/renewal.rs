@@ -1,14 +1,21 @@
 //! Keeps one identity's certificate: fetches it, renews it at half of its lifetime, retries what fails.
+//!
+//! Invariants: whatever the clock does, a certificate is renewed no later than half of its lifetime after it came, and no
+//! later than half of its lifetime as the clock has it; a certificate that is still valid stays while its renewal fails;
+//! one that no root of the newest answer vouches for is replaced at once.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mesh::Identity;
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, info, warn};
 
 use super::manager::Shared;
-use super::{CertificateError, State, WorkloadCertificate, request};
+use super::trust::Bundle;
+use super::turns::Priority;
+use super::{CertificateError, State, WorkloadCertificate, answer, request};
 
 /// The first wait after a failure; each further one is twice as long, up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
@@ -19,67 +26,189 @@ const JITTER: f64 = 0.2;
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// The shortest time between two fetches that both succeeded, however short the certificates live.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(500);
+/// The shortest time between a certificate and its replacement for the sake of roots: authorities that do not agree yet
+/// would have it replaced for ever.
+const SETTLING: Duration = Duration::from_secs(2);
 
-/// Runs until it is aborted.
-pub(super) async fn keep(shared: Arc<Shared>, identity: Identity, state: watch::Sender<State>) {
-    let mut backoff = FIRST_BACKOFF;
-    loop {
-        match attempt(&shared, &identity).await {
-            Ok(certificate) => {
-                debug!(%identity, "certificate issued");
-                backoff = FIRST_BACKOFF;
-                let due = due(&certificate);
-                state.send_replace(State::Available(certificate));
-                tokio::time::sleep(SHORTEST_INTERVAL).await;
-                sleep_until(due).await;
-            }
-            Err(error) => {
-                warn!(%identity, %error, retry_in = ?backoff, "no certificate");
-                state.send_if_modified(|state| replace_by_error(state, error));
-                tokio::time::sleep(jittered(backoff)).await;
-                backoff = LONGEST_BACKOFF.min(backoff * 2);
-            }
-        }
+/// The task of one identity.
+pub(super) struct Keeper {
+    pub(super) shared: Arc<Shared>,
+    pub(super) identity: Identity,
+    pub(super) state: watch::Sender<State>,
+    /// How many wait for it.
+    pub(super) waiters: watch::Receiver<usize>,
+    /// What is trusted.
+    pub(super) trust: watch::Receiver<Arc<Bundle>>,
+    /// Changes when all certificates are to be renewed.
+    pub(super) renew: watch::Receiver<u64>,
+    /// Since when a renewal is due that has not come, for the metrics.
+    pub(super) due: watch::Sender<Option<SystemTime>>,
+}
+
+/// When the next fetch begins: by the clock, and by the time that passes.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    clock: SystemTime,
+    passed: Instant,
+}
+
+impl Due {
+    fn after(wait: Duration) -> Self {
+        Self { clock: SystemTime::now() + wait, passed: Instant::now() + wait }
+    }
+
+    fn is_now(self) -> bool {
+        SystemTime::now() >= self.clock || Instant::now() >= self.passed
+    }
+
+    /// When to look again.
+    fn look(self) -> Instant {
+        let by_clock = self.clock.duration_since(SystemTime::now()).unwrap_or_default();
+        self.passed.min(Instant::now() + by_clock.min(LONGEST_SLEEP))
+    }
+
+    fn no_later_than(&mut self, wait: Duration) {
+        let other = Self::after(wait);
+        *self = Self { clock: self.clock.min(other.clock), passed: self.passed.min(other.passed) };
     }
 }
 
-async fn attempt(shared: &Shared, identity: &Identity) -> Result<Arc<WorkloadCertificate>, CertificateError> {
-    let waited = shared.config.fetch_timeout;
-    let fetch = async {
-        // The semaphore is never closed; if it were, the fetch would merely not be counted.
-        let _turn = shared.fetches.acquire().await;
-        let fetch = request::fetch(&*shared.authority, identity, shared.config.ttl);
-        tokio::time::timeout(waited, fetch).await
-    };
-    match fetch.await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(CertificateError::TimedOut { identity: identity.clone(), waited }),
+impl Keeper {
+    /// Runs until it is aborted.
+    pub(super) async fn run(mut self) {
+        let mut backoff = FIRST_BACKOFF;
+        loop {
+            let outcome = self.attempt().await;
+            self.shared.metrics.fetched(outcome.as_ref().err());
+            match outcome {
+                Ok(certificate) => {
+                    debug!(identity = %self.identity, "certificate issued");
+                    backoff = FIRST_BACKOFF;
+                    self.take(certificate);
+                    self.rest().await;
+                }
+                Err(error) => {
+                    warn!(identity = %self.identity, %error, retry_in = ?backoff, "no certificate");
+                    self.state.send_if_modified(|state| replace_by_error(state, error));
+                    self.pause(jittered(backoff)).await;
+                    backoff = LONGEST_BACKOFF.min(backoff * 2);
+                }
+            }
+        }
     }
+
+    /// Waits for a turn, which comes sooner once somebody waits for the certificate, and asks the authority.
+    async fn attempt(&mut self) -> Result<WorkloadCertificate, CertificateError> {
+        let mut place = self.shared.turns.enter(match self.is_valid() {
+            true => Priority::Renewal,
+            false => Priority::WarmUp,
+        });
+        let _turn = loop {
+            if *self.waiters.borrow_and_update() > 0 {
+                place.raise(Priority::Connection);
+            }
+            tokio::select! {
+                biased;
+                turn = place.turn() => break turn,
+                Ok(()) = self.waiters.changed() => {}
+            }
+        };
+        let waited = self.shared.config.fetch_timeout;
+        let fetch = request::fetch(&*self.shared.authority, &self.identity, self.shared.config.ttl);
+        match timeout(waited, fetch).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CertificateError::TimedOut { identity: self.identity.clone(), waited }),
+        }
+    }
+
+    fn is_valid(&self) -> bool {
+        is_valid(&self.state.borrow())
+    }
+
+    /// Hands a new certificate out, with all roots that are trusted.
+    fn take(&mut self, certificate: WorkloadCertificate) {
+        let bundle = self.shared.trust.learn(&certificate.roots);
+        self.trust.mark_unchanged();
+        self.renew.mark_unchanged();
+        let certificate = request::with_roots(&certificate, &bundle.trusted);
+        self.state.send_replace(State::Available(certificate));
+    }
+
+    /// Waits until the certificate is to be renewed.
+    async fn rest(&mut self) {
+        let began = Instant::now();
+        let left = match &*self.state.borrow() {
+            State::Available(certificate) => {
+                certificate.not_after.duration_since(SystemTime::now()).unwrap_or_default()
+            }
+            State::Pending | State::Unavailable(_) => Duration::ZERO,
+        };
+        let mut due = Due::after(jittered(left / 2).max(SHORTEST_INTERVAL));
+        // Between the two receivers' last look and now something may have changed.
+        self.trust.mark_changed();
+        loop {
+            self.due.send_replace(Some(due.clock));
+            tokio::select! {
+                () = sleep_until(due.look()) => {}
+                Ok(()) = self.trust.changed() => if self.adopt() {
+                    due.no_later_than(SETTLING.saturating_sub(began.elapsed()));
+                },
+                Ok(()) = self.renew.changed() => {
+                    due.no_later_than(self.shared.config.spread.mul_f64(rand::random()));
+                }
+            }
+            if due.is_now() {
+                return;
+            }
+        }
+    }
+
+    /// Waits before the next attempt; less long if somebody waits for its outcome, but never shorter than the first backoff.
+    async fn pause(&mut self, wait: Duration) {
+        let due = Due::after(wait);
+        let hurried = Instant::now() + jittered(FIRST_BACKOFF).min(wait);
+        loop {
+            let in_need = *self.waiters.borrow_and_update() > 0 && !self.is_valid();
+            let look = if in_need { hurried } else { due.look() };
+            tokio::select! {
+                () = sleep_until(look) => if in_need || due.is_now() { return },
+                Ok(()) = self.waiters.changed() => {}
+                Ok(()) = self.trust.changed() => { self.adopt(); }
+            }
+        }
+    }
+
+    /// Hands the certificate out anew if other roots are trusted now. Tells whether it needs to be replaced.
+    fn adopt(&mut self) -> bool {
+        let bundle = Arc::clone(&self.trust.borrow_and_update());
+        let certificate = match &*self.state.borrow() {
+            State::Available(certificate) => Arc::clone(certificate),
+            State::Pending | State::Unavailable(_) => return false,
+        };
+        if certificate.roots != bundle.trusted {
+            let renewed = request::with_roots(&certificate, &bundle.trusted);
+            self.state.send_replace(State::Available(renewed));
+        }
+        let as_of = SystemTime::now().clamp(certificate.not_before, certificate.not_after);
+        let left = answer::leads_to(&certificate.chain, &bundle.current, as_of).is_err();
+        if left {
+            info!(identity = %self.identity, "the root of the certificate has left the mesh; it is renewed");
+        }
+        left
+    }
+}
+
+fn is_valid(state: &State) -> bool {
+    matches!(state, State::Available(certificate) if !certificate.is_expired(SystemTime::now()))
 }
 
 /// A failure is told unless there is a certificate that is still valid.
 fn replace_by_error(state: &mut State, error: CertificateError) -> bool {
-    if matches!(state, State::Available(certificate) if !certificate.is_expired(SystemTime::now())) {
+    if is_valid(state) {
         return false;
     }
     *state = State::Unavailable(error);
     true
-}
-
-/// Half of the lifetime, spread so that certificates issued together are not renewed together.
-fn due(certificate: &WorkloadCertificate) -> SystemTime {
-    let now = SystemTime::now();
-    let left = certificate.not_after.duration_since(now).unwrap_or_default();
-    now + jittered(left / 2)
-}
-
-async fn sleep_until(due: SystemTime) {
-    while let Ok(left) = due.duration_since(SystemTime::now()) {
-        if left.is_zero() {
-            return;
-        }
-        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
-    }
 }
 
 fn jittered(wait: Duration) -> Duration {
@@ -96,5 +225,31 @@ mod tests {
             let wait = jittered(Duration::from_secs(10));
             assert!((Duration::from_secs(8)..=Duration::from_secs(12)).contains(&wait), "{wait:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_does_not_put_a_renewal_off() {
+        let hour = Duration::from_secs(3600);
+        let mut due = Due::after(hour);
+        assert!(!due.is_now() && due.look() <= Instant::now() + LONGEST_SLEEP);
+        // Set back by a day: the time that passes counts.
+        due.clock += 24 * hour;
+        assert!(due.look() <= Instant::now() + LONGEST_SLEEP);
+        tokio::time::advance(hour).await;
+        assert!(due.is_now());
+        // Set forward, or slept through: the clock counts, within one look.
+        let mut due = Due::after(hour);
+        due.clock -= 2 * hour;
+        assert!(due.is_now() && due.look() <= Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hurries_never_delays() {
+        let mut due = Due::after(Duration::from_secs(10));
+        let before = due;
+        due.no_later_than(Duration::from_secs(20));
+        assert_eq!((due.clock, due.passed), (before.clock, before.passed));
+        due.no_later_than(Duration::ZERO);
+        assert!(due.is_now());
     }
 }

@@ -1,4 +1,4 @@
-//! One request for a certificate, and the check of the answer.
+//! One request for a certificate: a new key, what is asked of the authority, the check of its answer.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 use mesh::Identity;
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroize;
 
-use super::{Authority, CertificateError, Issued, PrivateKey, WorkloadCertificate};
+use super::{Authority, CertificateError, PrivateKey, WorkloadCertificate, answer};
 
 /// A key that is erased when dropped.
 struct Key(KeyPair);
@@ -25,25 +24,35 @@ pub(super) async fn fetch(
     authority: &dyn Authority,
     identity: &Identity,
     ttl: Duration,
-) -> Result<Arc<WorkloadCertificate>, CertificateError> {
+) -> Result<WorkloadCertificate, CertificateError> {
     let (key, request) = prepare(identity).map_err(|error| CertificateError::Request {
         identity: identity.clone(),
         reason: error.to_string(),
     })?;
     let issued = authority.sign(identity, &request, ttl).await?;
-    let (not_before, not_after) = check(identity, &key, &issued)
-        .map_err(|reason| CertificateError::BadAnswer { identity: identity.clone(), reason })?;
-    Ok(Arc::new(WorkloadCertificate {
+    let now = SystemTime::now();
+    let checked =
+        answer::check(identity, &key.0.subject_public_key_info(), issued, now).map_err(|fault| {
+            CertificateError::BadAnswer { identity: identity.clone(), reason: fault.to_string() }
+        })?;
+    if let Ok(ahead) = checked.not_before.duration_since(now) {
+        tracing::warn!(
+            %identity,
+            ahead_secs = ahead.as_secs(),
+            "the certificate is not valid yet; check the clocks of this node and of the authority"
+        );
+    }
+    Ok(WorkloadCertificate {
         identity: identity.clone(),
-        chain: issued.chain,
+        chain: checked.chain,
         key: PrivateKey::new(key.0.serialize_der()),
-        roots: issued.roots,
-        not_before,
-        not_after,
-    }))
+        roots: checked.roots,
+        not_before: checked.not_before,
+        not_after: checked.not_after,
+    })
 }
 
-/// A new P-256 key and a request of it (DER): no subject, the identity as its only name.
+/// A new P-256 key and a request of it (DER): no subject, the identity as its only name, which makes the name critical.
 fn prepare(identity: &Identity) -> Result<(Key, Vec<u8>), rcgen::Error> {
     let key = Key(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
     let mut params = CertificateParams::default();
@@ -54,33 +63,10 @@ fn prepare(identity: &Identity) -> Result<(Key, Vec<u8>), rcgen::Error> {
     Ok((key, der))
 }
 
-/// The validity of what was issued, if it is for that identity and that key, and there is a root.
-fn check(identity: &Identity, key: &Key, issued: &Issued) -> Result<(SystemTime, SystemTime), String> {
-    let leaf = issued.chain.first().ok_or("it holds no certificate")?;
-    if issued.roots.is_empty() {
-        return Err("it holds no root".to_owned());
-    }
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| format!("it cannot be read: {error}"))?;
-    if leaf.public_key().raw != key.0.subject_public_key_info() {
-        return Err("it is for another key".to_owned());
-    }
-    let names = leaf.subject_alternative_name().map_err(|error| error.to_string())?;
-    let names = names.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-    let expected = identity.to_string();
-    if !matches!(names, [GeneralName::URI(name)] if *name == expected) {
-        return Err("it is for another identity".to_owned());
-    }
-    let validity = leaf.validity();
-    let (from, to) = (instant(validity.not_before.timestamp())?, instant(validity.not_after.timestamp())?);
-    if to <= SystemTime::now() {
-        return Err("it has expired".to_owned());
-    }
-    Ok((from, to))
-}
-
-fn instant(timestamp: i64) -> Result<SystemTime, String> {
-    u64::try_from(timestamp)
-        .ok()
-        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
-        .ok_or_else(|| "its validity is out of range".to_owned())
+/// What two owners of the same certificate share, with other roots.
+pub(super) fn with_roots(
+    certificate: &WorkloadCertificate,
+    roots: &super::trust::Roots,
+) -> Arc<WorkloadCertificate> {
+    Arc::new(WorkloadCertificate { roots: roots.clone(), ..certificate.clone() })
 }

@@ -1,13 +1,24 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use prometheus_client::registry::Registry;
+
 use super::*;
 use crate::ca::LocalCa;
 
 /// A local authority that counts, and does as it is told.
 struct Told {
     ca: LocalCa,
-    _dir: tempfile::TempDir,
+    /// The authority that follows it, in whose name it signs if it is told to.
+    successor: LocalCa,
+    signs_as_successor: AtomicBool,
+    /// The roots that come with an answer, if not the signer's own.
+    roots: Mutex<Option<Vec<CertificateDer<'static>>>>,
+    /// What follows the leaf in an answer.
+    also: Mutex<Vec<CertificateDer<'static>>>,
+    /// In what order it was asked.
+    order: Mutex<Vec<Identity>>,
+    _dirs: [tempfile::TempDir; 2],
     asked: AtomicUsize,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
@@ -21,10 +32,16 @@ struct Told {
 
 impl Told {
     fn new() -> Arc<Self> {
-        let dir = tempfile::tempdir().unwrap();
+        let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let ca = |dir: &tempfile::TempDir| LocalCa::open_or_create(dir.path(), "cluster.local").unwrap();
         Arc::new(Self {
-            ca: LocalCa::open_or_create(dir.path(), "cluster.local").unwrap(),
-            _dir: dir,
+            ca: ca(&dirs[0]),
+            successor: ca(&dirs[1]),
+            signs_as_successor: AtomicBool::default(),
+            roots: Mutex::default(),
+            also: Mutex::default(),
+            order: Mutex::default(),
+            _dirs: dirs,
             asked: AtomicUsize::default(),
             at_once: AtomicUsize::default(),
             most_at_once: AtomicUsize::default(),
@@ -49,6 +66,7 @@ impl Authority for Told {
     ) -> BoxFuture<'a, Result<Issued, AuthorityError>> {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::SeqCst);
+            self.order.lock().unwrap().push(identity.clone());
             let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
             self.most_at_once.fetch_max(now, Ordering::SeqCst);
             if self.hangs.load(Ordering::SeqCst) {
@@ -61,11 +79,15 @@ impl Authority for Told {
             }
             let instead = self.instead.lock().unwrap().clone();
             let other = self.other_request.lock().unwrap().clone();
-            self.ca.sign_request(
-                instead.as_ref().unwrap_or(identity),
-                other.as_deref().unwrap_or(request),
-                ttl,
-            )
+            let as_successor = self.signs_as_successor.load(Ordering::SeqCst);
+            let signer = if as_successor { &self.successor } else { &self.ca };
+            let request = other.as_deref().unwrap_or(request);
+            let mut issued = signer.sign_request(instead.as_ref().unwrap_or(identity), request, ttl)?;
+            issued.chain.extend(self.also.lock().unwrap().clone());
+            if let Some(roots) = self.roots.lock().unwrap().clone() {
+                issued.roots = roots;
+            }
+            Ok(issued)
         })
     }
 }
@@ -245,4 +267,174 @@ async fn a_key_is_never_printed() {
     assert!(printed.contains("PrivateKey(..)"));
     let key = format!("{:?}", certificate.key.der());
     assert!(!printed.contains(&key[1..key.len() - 1]));
+}
+
+/// The one that is signing, held up, while others queue behind it.
+async fn held_up(authority: &Arc<Told>) -> Manager {
+    authority.hangs.store(true, Ordering::SeqCst);
+    let config = Config { fetches: 1, fetch_timeout: Duration::from_millis(500), ..Config::default() };
+    let manager = manager(authority, config);
+    manager.warm(&identity("first"));
+    eventually("the only turn is taken", async || (authority.asked() == 1).then_some(())).await;
+    authority.hangs.store(false, Ordering::SeqCst);
+    manager
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_goes_before_a_warm_up() {
+    let authority = Told::new();
+    let manager = held_up(&authority).await;
+    for n in 0..5 {
+        manager.warm(&identity(&format!("warm{n}")));
+    }
+    // One of them becomes urgent, and one that nobody has warmed up is asked for.
+    let mut asking = tokio::task::JoinSet::new();
+    for account in ["warm4", "urgent"] {
+        let manager = manager.clone();
+        asking.spawn(async move { manager.get(&identity(account)).await.unwrap() });
+    }
+    asking.join_all().await;
+    let order = authority.order.lock().unwrap().clone();
+    let mut urgent = [order[1].clone(), order[2].clone()];
+    urgent.sort();
+    assert_eq!(urgent, [identity("urgent"), identity("warm4")], "{order:?}");
+}
+
+#[tokio::test]
+async fn roots_that_come_with_one_answer_are_trusted_for_all() {
+    let authority = Told::new();
+    let manager = manager(&authority, Config::default());
+    let (one, other) = (identity("one"), identity("other"));
+    let first = manager.get(&one).await.unwrap();
+    assert_eq!(first.roots, [authority.ca.root().clone()]);
+    let both = vec![authority.ca.root().clone(), authority.successor.root().clone()];
+    *authority.roots.lock().unwrap() = Some(both.clone());
+    assert_eq!(manager.get(&other).await.unwrap().roots, both);
+    let now = eventually("the first one's roots", async || {
+        let now = manager.get(&one).await.unwrap();
+        (now.roots == both).then_some(now)
+    })
+    .await;
+    assert_eq!((&now.chain, now.key.der()), (&first.chain, first.key.der()), "it need not be renewed");
+    assert_eq!(authority.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_certificate_of_a_root_that_left_is_renewed_at_once_and_the_root_is_trusted_for_the_grace() {
+    let authority = Told::new();
+    let config = Config { root_grace: Duration::from_secs(3), ..Config::default() };
+    let manager = manager(&authority, config);
+    let (one, other) = (identity("one"), identity("other"));
+    let first = manager.get(&one).await.unwrap();
+    authority.signs_as_successor.store(true, Ordering::SeqCst);
+    manager.get(&other).await.unwrap();
+    let successor = authority.successor.root().clone();
+    let both = [successor.clone(), authority.ca.root().clone()];
+    eventually("the old root is still trusted", async || {
+        (manager.get(&one).await.unwrap().roots == both).then_some(())
+    })
+    .await;
+    let renewed = eventually("another certificate", async || {
+        let now = manager.get(&one).await.unwrap();
+        (now.chain != first.chain).then_some(now)
+    })
+    .await;
+    assert!(answer::leads_to(&renewed.chain, std::slice::from_ref(&successor), SystemTime::now()).is_ok());
+    eventually("the old root is not trusted any more", async || {
+        let roots = [manager.get(&one).await.unwrap(), manager.get(&other).await.unwrap()];
+        roots.iter().all(|certificate| certificate.roots == [successor.clone()]).then_some(())
+    })
+    .await;
+    assert_eq!(authority.asked(), 3);
+}
+
+#[tokio::test]
+async fn all_are_renewed_when_it_is_asked_for() {
+    let authority = Told::new();
+    let config = Config { spread: Duration::from_millis(100), ..Config::default() };
+    let manager = manager(&authority, config);
+    let before = [manager.get(&identity("a")).await.unwrap(), manager.get(&identity("b")).await.unwrap()];
+    // Either is at rest by then, or will be.
+    manager.renew_all();
+    for (account, before) in ["a", "b"].into_iter().zip(before) {
+        eventually("another certificate", async || {
+            let now = manager.get(&identity(account)).await.unwrap();
+            (now.chain != before.chain).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_root_in_the_chain_is_not_for_peers() {
+    let authority = Told::new();
+    authority.also.lock().unwrap().push(authority.ca.root().clone());
+    let certificate = manager(&authority, Config::default()).get(&identity("sleep")).await.unwrap();
+    assert_eq!(certificate.chain.len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_good_is_refused_and_the_last_good_one_stays() {
+    type Spoil = fn(&Told);
+    let spoils: [(&str, Spoil); 5] = [
+        ("does not lead to a root", |told| {
+            *told.roots.lock().unwrap() = Some(vec![told.successor.root().clone()]);
+        }),
+        ("holds no root", |told| *told.roots.lock().unwrap() = Some(vec![])),
+        ("a root cannot be read", |told| {
+            *told.roots.lock().unwrap() = Some(vec![CertificateDer::from(vec![1, 2, 3])]);
+        }),
+        ("of the chain cannot be read", |told| {
+            *told.also.lock().unwrap() = vec![CertificateDer::from(vec![0x30, 0])];
+        }),
+        ("more than", |told| {
+            *told.also.lock().unwrap() = vec![told.ca.root().clone(); 100];
+        }),
+    ];
+    for (expected, spoil) in spoils {
+        let authority = Told::new();
+        let held = manager(&authority, Config { spread: Duration::from_millis(1), ..Config::default() });
+        let first = held.get(&identity("sleep")).await.unwrap();
+        spoil(&authority);
+        let error = manager(&authority, impatient()).get(&identity("sleep")).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("sa/sleep"), "{expected}: {error}");
+        let asked = authority.asked();
+        held.renew_all();
+        eventually("it is asked again after a refusal", async || {
+            (authority.asked() > asked + 1).then_some(())
+        })
+        .await;
+        assert_eq!(held.get(&identity("sleep")).await.unwrap().chain, first.chain);
+        assert_eq!(held.get(&identity("sleep")).await.unwrap().roots, first.roots);
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_of_fetches_and_when_certificates_end_is_told() {
+    let authority = Told::new();
+    let manager = manager(&authority, impatient());
+    let mut registry = Registry::default();
+    manager.register(&mut registry);
+    let certificate = manager.get(&identity("sleep")).await.unwrap();
+    authority.refuses.store(true, Ordering::SeqCst);
+    manager.get(&identity("web")).await.unwrap_err();
+    let mut told = String::new();
+    prometheus_client::encoding::text::encode(&mut told, &registry).unwrap();
+    let end = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let root_end = answer::end_of(authority.ca.root()).unwrap();
+    let root_end = root_end.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let sleep = identity("sleep");
+    for line in [
+        "culvert_certificate_fetches_total{result=\"issued\"} 1".to_owned(),
+        "culvert_certificate_fetches_total{result=\"failed\"} 1".to_owned(),
+        "culvert_certificate_fetch_failures_total{reason=\"refused\"} 1".to_owned(),
+        "culvert_certificate_fetch_failures_total{reason=\"unreachable\"} 0".to_owned(),
+        format!("culvert_certificate_expiry_timestamp_seconds{{identity=\"{sleep}\"}} {end}"),
+        "culvert_certificate_identities 2".to_owned(),
+        "culvert_certificate_renewals_overdue 0".to_owned(),
+        "culvert_root_certificates 1".to_owned(),
+        format!("culvert_root_certificate_expiry_timestamp_seconds {root_end}"),
+    ] {
+        assert!(told.lines().any(|told| *told == line), "{line}\n{told}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The three programs that demo and tests run: agent, plugin, and the app of the pods.
+//! The programs that demo and tests run: agent, plugin, the app of the pods, and the control plane for tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,6 +12,7 @@ pub(crate) struct Binaries {
     pub(crate) agent: PathBuf,
     pub(crate) plugin: PathBuf,
     pub(crate) pod_app: PathBuf,
+    pub(crate) control_plane: PathBuf,
 }
 
 impl Binaries {
@@ -21,6 +22,7 @@ impl Binaries {
         let mut agent = shell::cargo();
         agent.args(["build", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
         agent.args(["-p", "culvert-harness", "--bin", "pod-app"]);
+        agent.args(["-p", "culvert-control-plane", "--bin", "control-plane"]);
         shell::run(&mut agent)?;
         let target = target_dir()?;
         let release = target.join("release");
@@ -28,6 +30,7 @@ impl Binaries {
             agent: release.join("culvert"),
             plugin: plugin(&target)?,
             pod_app: release.join("pod-app"),
+            control_plane: release.join("control-plane"),
         })
     }
 
@@ -37,8 +40,13 @@ impl Binaries {
     }
 
     /// The variables by which the harness finds them.
-    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 3] {
-        [("CULVERT_BIN", &self.agent), ("CULVERT_CNI_BIN", &self.plugin), ("POD_APP_BIN", &self.pod_app)]
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 4] {
+        [
+            ("CULVERT_BIN", &self.agent),
+            ("CULVERT_CNI_BIN", &self.plugin),
+            ("POD_APP_BIN", &self.pod_app),
+            ("CONTROL_PLANE_BIN", &self.control_plane),
+        ]
     }
 }
 

@@ -1,0 +1,138 @@
+//! The control plane of a mesh as a process of its own, in a namespace that the nodes reach.
+//!
+//! A handle outlives the process: it can be killed and started again, at the same address and with the same root.
+//! Dropping it kills the process.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::command;
+use crate::mesh_file::MeshFile;
+use crate::node::binary;
+use crate::run::Run;
+use crate::wire::Station;
+
+/// Where istiod listens, too.
+const PORT: u16 = 15012;
+/// How long an answer may take, on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// Keeps the directory.
+    _run: Arc<Run>,
+    netns: PathBuf,
+    address: SocketAddr,
+    dir: PathBuf,
+    process: Option<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    commands: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl ControlPlane {
+    /// Starts one on a host of the wire that serves this mesh, and waits until it listens. What it does not know, which is all but
+    /// workloads and services in plain words, is refused.
+    pub fn start(run: &Arc<Run>, host: &Station, mesh: &MeshFile) -> Result<Self> {
+        let dir = run.dir().join("control-plane");
+        fs::create_dir_all(&dir)?;
+        let mesh = json!({ "workloads": mesh.workloads, "services": mesh.services });
+        fs::write(dir.join("mesh.json"), mesh.to_string())?;
+        let address = SocketAddr::new(IpAddr::V4(host.addresses().0), PORT);
+        let mut plane =
+            Self { _run: Arc::clone(run), netns: host.netns.clone(), address, dir, process: None };
+        plane.restart()?;
+        Ok(plane)
+    }
+
+    /// Where agents reach it.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The file with the root of its certificates.
+    pub fn roots(&self) -> PathBuf {
+        self.dir.join("root-cert.pem")
+    }
+
+    /// Kills it as `kill -9` does, and waits until the process is gone.
+    pub fn kill9(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.child.kill()?;
+            command::wait(&mut process.child, LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Starts it anew, after it was killed if it runs.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill9()?;
+        let program = binary("CONTROL_PLANE_BIN", "control-plane")?;
+        let log = File::options().create(true).append(true).open(self.dir.join("log"))?;
+        let mut command = command::in_netns(&self.netns, &program);
+        command.arg("--listen").arg(self.address.to_string());
+        command.arg("--name").arg(self.address.ip().to_string());
+        command.arg("--dir").arg(&self.dir).arg("--mesh").arg(self.dir.join("mesh.json"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        let commands = child.stdin.take().context("a process that was given an input has one")?;
+        let output = child.stdout.take().context("a process that was given an output has one")?;
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            // Ends with the process, or with the handle.
+            BufReader::new(output).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let process = self.process.insert(Process { child, commands, answers });
+        let first = process.answers.recv_timeout(LIMIT);
+        if !first.as_ref().is_ok_and(|line| line.starts_with("listening ")) {
+            bail!("the control plane does not listen ({first:?}): {}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Waits until the newest client has accepted everything.
+    pub fn synced(&mut self) -> Result<()> {
+        self.tell("synced")
+    }
+
+    /// Adds the mesh of a file.
+    pub fn load(&mut self, path: &Path) -> Result<()> {
+        self.tell(&format!("load {}", path.display()))
+    }
+
+    /// Gives it a command, and waits until it is done.
+    pub fn tell(&mut self, words: &str) -> Result<()> {
+        let process = self.process.as_mut().context("the control plane is not running")?;
+        writeln!(process.commands, "{words}")?;
+        // The command's own limit is as long as ours.
+        match process.answers.recv_timeout(2 * LIMIT).as_deref() {
+            Ok("ok") => Ok(()),
+            other => bail!("the control plane answers {words:?} with {other:?}: {}", self.log()),
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default().trim().to_owned()
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        // The run's teardown finds whatever survives this.
+        let _ = self.kill9();
+    }
+}

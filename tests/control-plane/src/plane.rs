@@ -18,7 +18,6 @@ use crate::records::Records;
 use crate::script::{Admission, Command, Door, Ending, Push};
 use crate::server;
 use crate::shared::{Shared, lock};
-use crate::wire::discovery::{ADDRESS, AUTHORIZATION};
 use crate::world::World;
 
 /// How long a test waits for what must come.
@@ -249,11 +248,21 @@ impl ControlPlane {
     /// # Errors
     /// If it does not in a minute.
     pub async fn synced(&self) -> Result<()> {
-        let both = |records: &Records| {
-            let stream = records.last().filter(|stream| !stream.ended)?;
-            (stream.acknowledged(ADDRESS) && stream.acknowledged(AUTHORIZATION)).then_some(())
+        let newest = |records: &Records| records.last().filter(|stream| stream.is_synced()).map(|_| ());
+        self.wait("both types to be accepted", newest).await
+    }
+
+    /// Waits until so many streams are open and each has accepted the last response of both types.
+    ///
+    /// # Errors
+    /// If they do not in a minute.
+    pub async fn synced_by(&self, clients: usize) -> Result<()> {
+        let all = |records: &Records| {
+            let mut open = records.streams.iter().filter(|stream| !stream.ended);
+            let count = open.clone().count();
+            (count >= clients && open.all(|stream| stream.is_synced())).then_some(())
         };
-        self.wait("both types to be accepted", both).await
+        self.wait("both types to be accepted by everybody", all).await
     }
 
     async fn tell(&self, command: &Command) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use http::HeaderMap;
 
 use crate::wire::ca::CertificateRequest;
-use crate::wire::discovery::Request;
+use crate::wire::discovery::{ADDRESS, AUTHORIZATION, Request};
 
 /// How many streams, calls, and requests of a stream are kept.
 const KEPT: usize = 4096;
@@ -90,6 +90,11 @@ impl Stream {
             self.of(type_url)
                 .any(|request| request.response_nonce == *nonce && request.error_detail.is_none())
         })
+    }
+
+    /// Whether it is open and the client accepted the last thing of both types.
+    pub fn is_synced(&self) -> bool {
+        !self.ended && self.acknowledged(ADDRESS) && self.acknowledged(AUTHORIZATION)
     }
 
     pub(crate) fn request(&mut self, request: Request) {

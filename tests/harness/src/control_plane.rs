@@ -104,9 +104,9 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Waits until the newest client has accepted everything.
-    pub fn synced(&mut self) -> Result<()> {
-        self.tell("synced")
+    /// Waits until so many clients are there and have accepted everything.
+    pub fn synced_by(&mut self, clients: usize) -> Result<()> {
+        self.tell(&format!("synced {clients}"))
     }
 
     /// Adds the mesh of a file.

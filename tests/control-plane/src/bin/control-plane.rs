@@ -10,7 +10,7 @@
 //! | `close` | ends every connection as istiod does with old ones |
 //! | `drop` | closes every socket |
 //! | `load FILE` | adds the mesh of a file |
-//! | `synced` | waits until the newest client has accepted everything |
+//! | `synced [N]` | waits until N clients, or one, are there and have accepted everything |
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -102,7 +102,8 @@ async fn obey(plane: &ControlPlane, line: &str, rate: &mut u32) -> Result<()> {
         ["close"] => plane.end_connections(Ending::Graceful),
         ["drop"] => plane.end_connections(Ending::Abrupt),
         ["load", path] => load(plane, Path::new(path))?,
-        ["synced"] => plane.synced().await?,
+        ["synced"] => plane.synced_by(1).await?,
+        ["synced", clients] => plane.synced_by(clients.parse().context("how many clients")?).await?,
         _ => bail!("there is no command {line:?}"),
     }
     Ok(())

@@ -17,6 +17,7 @@ pub mod policy;
 pub mod route;
 pub mod service;
 pub mod snapshot;
+pub mod sorted;
 pub mod store;
 pub mod workload;
 
@@ -32,6 +33,7 @@ pub use policy::Policy;
 pub use route::{Authority, Flow, HopKind, Refusal, Route, plan};
 pub use service::Service;
 pub use snapshot::{Endpoint, Snapshot, SnapshotEditor};
+pub use sorted::SortedMap;
 pub use store::Store;
 pub use workload::Workload;
 

@@ -1,24 +1,26 @@
 //! An immutable picture of the mesh, and how the next one is made from it.
 //!
 //! Invariants: every index agrees with the resources; cloning costs nothing worth counting; an edit costs in
-//! proportion to what it changes, for all maps share structure (ranges of virtual addresses alone are copied
-//! as a whole, when a service that has one changes). Endpoints of a service that has not come yet are staged:
+//! proportion to what it changes, for all maps share structure. Endpoints of a service that has not come yet are staged:
 //! they are indexed by the service's name and served once it is there.
 
 mod claims;
 mod editor;
+mod entries;
+mod table;
 mod vips;
 
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
 use imbl::{HashMap, OrdMap};
 
-use self::claims::Claims;
+use self::claims::{Claimant, in_order, preferred};
+use self::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members, name, place};
+use self::table::Table;
 use self::vips::CidrVips;
 use crate::address::{NamespacedHostname, NetworkAddress};
 use crate::policy::Policy;
@@ -29,33 +31,33 @@ use crate::workload::{PortMap, Workload};
 pub use self::editor::SnapshotEditor;
 
 /// A workload in its part as an endpoint of one service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint<'a> {
     /// The workload.
-    pub workload: Arc<Workload>,
+    pub workload: &'a Arc<Workload>,
     /// Service port to the workload's port. Target 0: the same port.
-    pub ports: PortMap,
+    pub ports: &'a PortMap,
 }
 
-impl Endpoint {
+impl Endpoint<'_> {
     /// The workload's port for a port of the service it stands for; none if it does not serve that.
     pub fn target_port(&self, service: &Service, port: u16) -> Option<u16> {
-        target_port(&service.ports, &self.ports, port)
+        target_port(&service.ports, self.ports, port)
     }
 }
 
 /// An immutable picture of the mesh. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    workloads: HashMap<Arc<str>, Arc<Workload>>,
-    by_address: HashMap<NetworkAddress, Claims<Workload>>,
-    by_pod: HashMap<(Arc<str>, Arc<str>), Claims<Workload>>,
-    by_workload_hostname: HashMap<Arc<str>, Claims<Workload>>,
-    services: HashMap<NamespacedHostname, Arc<Service>>,
-    by_vip: HashMap<NetworkAddress, Claims<Service>>,
-    by_hostname: HashMap<Arc<str>, Claims<Service>>,
-    cidr_vips: Arc<CidrVips>,
-    endpoints: HashMap<NamespacedHostname, OrdMap<Arc<str>, Arc<Endpoint>>>,
+    workloads: Table<ByUid>,
+    by_address: Table<ByAddress<Workload>>,
+    by_pod: Table<ByPod>,
+    by_workload_hostname: Table<ByHostname<Workload>>,
+    services: Table<ByName>,
+    by_vip: Table<ByAddress<Service>>,
+    by_hostname: Table<ByHostname<Service>>,
+    cidr_vips: CidrVips,
+    endpoints: Table<Members>,
     policies: HashMap<Arc<str>, Arc<Policy>>,
     global_policies: OrdMap<Arc<str>, Arc<Policy>>,
     namespace_policies: HashMap<Arc<str>, OrdMap<Arc<str>, Arc<Policy>>>,
@@ -64,13 +66,15 @@ pub struct Snapshot {
 impl Snapshot {
     /// The workload of this uid.
     pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
-        self.workloads.get(uid)
+        self.workloads.get(uid, |entry| *entry.0.uid == *uid).map(|entry| &entry.0)
     }
 
     /// The workload that owns an address. Where several do: a pod before others, then one that speaks HBONE.
     /// Workloads on their node's network are never found by address.
     pub fn workload_by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        self.by_address.get(address)?.first()
+        preferred(
+            self.by_address.matching(place(address), |entry| entry.address == *address).map(|it| &it.of),
+        )
     }
 
     /// The workload of a pod. Where clusters share names, any of them: see [`Self::workloads_of_pod`].
@@ -80,18 +84,20 @@ impl Snapshot {
 
     /// Every workload of this namespace and name, pods first: one for each cluster that has such a pod.
     pub fn workloads_of_pod(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_pod.get(&(Arc::from(namespace), Arc::from(name))).into_iter().flat_map(Claims::iter)
+        let same = |entry: &ByPod| *entry.0.namespace == *namespace && *entry.0.name == *name;
+        in_order(self.by_pod.matching((namespace, name), same).map(|entry| &entry.0))
     }
 
     /// The service of this name.
     pub fn service(&self, key: &NamespacedHostname) -> Option<&Arc<Service>> {
-        self.services.get(key)
+        self.services.get(name(key), |entry| is_named(&entry.0, key)).map(|entry| &entry.0)
     }
 
     /// Every service of this hostname, canonical ones first. Upper and lower case are the same (RFC 4343); a service of
     /// many hosts is found by its pattern alone, such as `*.example.com`.
     pub fn services_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
-        self.by_hostname.get(&*folded(hostname)).into_iter().flat_map(Claims::iter)
+        let host = Folded(hostname);
+        in_order(self.by_hostname.matching(host, |entry| Folded(&entry.0.hostname) == host).map(|it| &it.0))
     }
 
     /// The service that a client of a namespace means by a hostname: one of its own namespace before others, a canonical
@@ -104,23 +110,34 @@ impl Snapshot {
 
     /// Every workload of this hostname, pods first. Upper and lower case are the same.
     pub fn workloads_by_hostname(&self, hostname: &str) -> impl Iterator<Item = &Arc<Workload>> {
-        self.by_workload_hostname.get(&*folded(hostname)).into_iter().flat_map(Claims::iter)
+        let host = Folded(hostname);
+        let found = self.by_workload_hostname.matching(host, |entry| Folded(&entry.0.hostname) == host);
+        in_order(found.map(|entry| &entry.0))
     }
 
     /// The service that a client of a namespace means by an address. An exact virtual address comes before a
     /// range; the client's own namespace before others, a longer range before a shorter, a canonical service
     /// before others.
     pub fn service_by_vip(&self, address: &NetworkAddress, client_namespace: &str) -> Option<&Arc<Service>> {
-        let exact = self.by_vip.get(address).into_iter().flat_map(Claims::iter);
+        let exact = self.by_vip.matching(place(address), |entry| entry.address == *address);
         exact
+            .map(|entry| &entry.of)
             .filter(|service| service.visible_to(client_namespace))
-            .min_by_key(|service| (*service.namespace != *client_namespace, !service.canonical))
+            .min_by(|one, other| {
+                let foreign = |service: &Service| *service.namespace != *client_namespace;
+                foreign(one).cmp(&foreign(other)).then_with(|| one.rank().cmp(&other.rank()))
+            })
             .or_else(|| self.cidr_vips.find(address, client_namespace))
     }
 
     /// The endpoints of a service, in the order of their workloads' uids.
-    pub fn endpoints(&self, key: &NamespacedHostname) -> impl Iterator<Item = &Arc<Endpoint>> {
-        self.endpoints.get(key).into_iter().flat_map(OrdMap::values)
+    pub fn endpoints<'a>(&'a self, key: &NamespacedHostname) -> impl Iterator<Item = Endpoint<'a>> + use<'a> {
+        let members = self.endpoints.get(name(key), |entry| entry.service == *key);
+        members.into_iter().flat_map(|members| {
+            members.workloads.values().filter_map(|workload| {
+                Some(Endpoint { workload, ports: workload.services.get(&members.service)? })
+            })
+        })
     }
 
     /// The policy of this key, `namespace/name`.
@@ -139,12 +156,12 @@ impl Snapshot {
 
     /// All workloads, in no order.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.values()
+        self.workloads.iter().map(|entry| &entry.0)
     }
 
     /// All services, in no order.
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
-        self.services.values()
+        self.services.iter().map(|entry| &entry.0)
     }
 
     /// All policies, in no order.
@@ -156,8 +173,8 @@ impl Snapshot {
     pub fn staged(&self) -> impl Iterator<Item = (&NamespacedHostname, usize)> {
         self.endpoints
             .iter()
-            .filter(|(key, _)| !self.services.contains_key(*key))
-            .map(|(key, endpoints)| (key, endpoints.len()))
+            .filter(|members| self.service(&members.service).is_none())
+            .map(|members| (&members.service, members.workloads.len()))
     }
 
     /// Begins the next snapshot.
@@ -166,13 +183,8 @@ impl Snapshot {
     }
 }
 
-/// A hostname as indexes know it: in lower case.
-fn folded(hostname: &str) -> Cow<'_, str> {
-    if hostname.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(hostname.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(hostname)
-    }
+fn is_named(service: &Service, key: &NamespacedHostname) -> bool {
+    service.namespace == key.namespace && service.hostname == key.hostname
 }
 
 impl fmt::Debug for Snapshot {

@@ -3,15 +3,15 @@
 //! Field meanings are those of the control plane's `istio.workload.Workload` message. Defaults here are what
 //! an absent field means on the wire.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{NamespacedHostname, NetworkAddress};
 use crate::identity::Identity;
+use crate::sorted::SortedMap;
 
 /// Service port to target port. Target 0: the endpoint's own entry decides; in an endpoint: the same port.
-pub type PortMap = BTreeMap<u16, u16>;
+pub type PortMap = SortedMap<u16, u16>;
 
 /// One endpoint of the mesh: usually a pod, else a machine or an external host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub struct Workload {
     /// Its weight among the endpoints of a service.
     pub capacity: u32,
     /// The services it serves, with the port for each service port.
-    pub services: BTreeMap<NamespacedHostname, PortMap>,
+    pub services: SortedMap<NamespacedHostname, PortMap>,
 }
 
 impl Workload {
@@ -114,7 +114,7 @@ impl Default for Workload {
             application_tunnel: None,
             locality: Locality::default(),
             capacity: 1,
-            services: BTreeMap::new(),
+            services: SortedMap::new(),
         }
     }
 }

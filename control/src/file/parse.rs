@@ -127,7 +127,7 @@ fn services(raw: Vec<Spanned<RawService>>, workloads: &mut [Workload]) -> Result
             let Some(workload) = by_uid.get(&uid).and_then(|index| workloads.get_mut(*index)) else {
                 continue;
             };
-            workload.services.entry(key.clone()).or_default().extend(ports(endpoint.port));
+            workload.services.update(key.clone(), |of| of.extend(ports(endpoint.port)));
         }
         if !keys.insert(key.clone()) {
             return Err(at(place, format!("service {key} is there twice")));

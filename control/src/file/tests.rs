@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use mesh::policy::{Action, Clause, Match, Rule, Scope, StringMatch};
 use mesh::service::{HealthPolicy, IpFamilies, LoadBalancerMode};
 use mesh::workload::{GatewayDestination, Health, NetworkMode, Protocol, WorkloadType};
@@ -81,7 +79,7 @@ fn every_word_is_understood() {
     assert!(matches!(gateway.destination, GatewayDestination::Address(_)));
     assert_eq!(local.application_tunnel.unwrap().port, Some(15088));
     let served = &local.services[&"default/example.com".parse().unwrap()];
-    assert_eq!(*served, BTreeMap::from([(80, 8080), (12345, 9999)]));
+    assert_eq!(*served, mesh::SortedMap::from([(80, 8080), (12345, 9999)]));
 
     assert_eq!(&*bare.uid, "Kubernetes//Pod/team/bare");
     assert_eq!(bare.identity().to_string(), "spiffe://example.org/ns/team/sa/default");
@@ -89,7 +87,7 @@ fn every_word_is_understood() {
 
     let service = &file.services[0];
     assert_eq!((service.vips.len(), service.cidr_vips.len()), (2, 1));
-    assert_eq!(service.ports, BTreeMap::from([(80, 8080), (81, 0)]));
+    assert_eq!(service.ports, mesh::SortedMap::from([(80, 8080), (81, 0)]));
     assert_eq!(service.weighted_waypoints[0].weight, 3);
     assert_eq!(service.load_balancer.mode, LoadBalancerMode::Failover);
     assert_eq!(service.load_balancer.preferences.len(), 2);
@@ -159,7 +157,10 @@ fn a_dump_in_json_lists_endpoints_with_the_service() {
         "endpoints": {"u1": {"workloadUid": "u1", "port": {"80": 9090}, "status": "Healthy"},
                       "gone": {"workloadUid": "gone", "port": {}, "status": "Healthy"}}}]}"#;
     let file = MeshFile::parse(text).unwrap();
-    assert_eq!(file.workloads[0].services[&"n/s.example".parse().unwrap()], BTreeMap::from([(80, 9090)]));
+    assert_eq!(
+        file.workloads[0].services[&"n/s.example".parse().unwrap()],
+        mesh::SortedMap::from([(80, 9090)])
+    );
 }
 
 #[test]

@@ -44,8 +44,8 @@ pub(super) fn choose<'a>(
     let key = service.key();
     let usable = || {
         snapshot.endpoints(&key).filter_map(|endpoint| {
-            let (rank, port) = judge(service, endpoint, port, client)?;
-            let workload = &endpoint.workload;
+            let (rank, port) = judge(service, &endpoint, port, client)?;
+            let workload = endpoint.workload;
             let wanted = is_reachable(workload, client) && !client.exclude.contains(&workload.uid);
             wanted.then_some((rank, workload, port))
         })
@@ -75,7 +75,7 @@ pub(super) fn choose<'a>(
     let cut_off = snapshot
         .endpoints(&key)
         .filter(|endpoint| judge(service, endpoint, port, client).is_some())
-        .filter(|endpoint| !is_reachable(&endpoint.workload, client))
+        .filter(|endpoint| !is_reachable(endpoint.workload, client))
         .map(|endpoint| &endpoint.workload.network)
         .find(|network| ***network != *client.network);
     match cut_off {
@@ -107,14 +107,14 @@ pub(super) fn address_of(workload: &Workload, asked: IpAddr, families: IpFamilie
 }
 
 /// The rank of an endpoint and its port; none if it is not ready, lacks the port or is in the wrong place.
-fn judge(service: &Service, endpoint: &Endpoint, port: u16, client: Client<'_>) -> Option<(usize, u16)> {
+fn judge(service: &Service, endpoint: &Endpoint<'_>, port: u16, client: Client<'_>) -> Option<(usize, u16)> {
     let ready = endpoint.workload.status == Health::Healthy
         || service.load_balancer.health_policy == HealthPolicy::AllowAll;
     if !ready {
         return None;
     }
-    let port = target_port(&service.ports, &endpoint.ports, port)?;
-    Some((rank(&service.load_balancer, &endpoint.workload, client)?, port))
+    let port = target_port(&service.ports, endpoint.ports, port)?;
+    Some((rank(&service.load_balancer, endpoint.workload, client)?, port))
 }
 
 fn rank(balancer: &LoadBalancer, workload: &Workload, client: Client<'_>) -> Option<usize> {

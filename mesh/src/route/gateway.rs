@@ -81,7 +81,7 @@ pub(crate) fn members<'a>(
     match target(snapshot, gateway, client_namespace) {
         Some(Target::Workload(workload)) => vec![workload],
         Some(Target::Service(service)) => {
-            snapshot.endpoints(&service.key()).map(|endpoint| &endpoint.workload).collect()
+            snapshot.endpoints(&service.key()).map(|endpoint| endpoint.workload).collect()
         }
         None => Vec::new(),
     }

@@ -1,6 +1,6 @@
-//! Several resources that claim one key.
+//! Which of several resources that claim one key is preferred.
 //!
-//! Invariant: sorted, the preferred one first, and the order does not depend on the order of arrival.
+//! Invariant: the order is total and does not depend on the order of arrival.
 
 use std::sync::Arc;
 
@@ -25,48 +25,19 @@ impl Claimant for Service {
     }
 }
 
-/// The resources that claim one key. Almost always a single one.
-#[derive(Debug)]
-pub(super) struct Claims<T>(Vec<Arc<T>>);
-
-impl<T> Clone for Claims<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
+/// The preferred one. A single claimant, which there is almost always, is not even looked at.
+pub(super) fn preferred<'a, T: Claimant>(
+    mut claimants: impl Iterator<Item = &'a Arc<T>>,
+) -> Option<&'a Arc<T>> {
+    let first = claimants.next()?;
+    Some(claimants.fold(first, |best, other| if other.rank() < best.rank() { other } else { best }))
 }
 
-impl<T> Default for Claims<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<T: Claimant> Claims<T> {
-    pub(super) fn first(&self) -> Option<&Arc<T>> {
-        self.0.first()
-    }
-
-    pub(super) fn iter(&self) -> std::slice::Iter<'_, Arc<T>> {
-        self.0.iter()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Adds a claim; one of equal rank is the same resource and gives way.
-    pub(super) fn insert(&mut self, claimant: Arc<T>) {
-        match self.0.binary_search_by(|other| other.rank().cmp(&claimant.rank())) {
-            Ok(at) => {
-                if let Some(slot) = self.0.get_mut(at) {
-                    *slot = claimant;
-                }
-            }
-            Err(at) => self.0.insert(at, claimant),
-        }
-    }
-
-    pub(super) fn remove(&mut self, claimant: &T) {
-        self.0.retain(|other| other.rank() != claimant.rank());
-    }
+/// All, the preferred ones first.
+pub(super) fn in_order<'a, T: Claimant>(
+    claimants: impl Iterator<Item = &'a Arc<T>>,
+) -> std::vec::IntoIter<&'a Arc<T>> {
+    let mut claimants: Vec<_> = claimants.collect();
+    claimants.sort_by(|one, other| one.rank().cmp(&other.rank()));
+    claimants.into_iter()
 }

@@ -3,14 +3,12 @@
 //! Invariant: after every call all indexes agree with the resources. An insertion first takes out what the
 //! resource it replaces had put in.
 
-use std::borrow::Cow;
-use std::hash::Hash;
 use std::sync::Arc;
 
-use imbl::{HashMap, OrdMap};
+use imbl::OrdMap;
 
-use super::claims::{Claimant, Claims};
-use super::{Endpoint, Snapshot, folded};
+use super::Snapshot;
+use super::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members, name, place};
 use crate::address::NamespacedHostname;
 use crate::policy::{Policy, Scope};
 use crate::service::Service;
@@ -34,41 +32,56 @@ impl SnapshotEditor {
         let next = &mut self.next;
         if workload.network_mode == NetworkMode::Standard {
             for address in workload.network_addresses() {
-                claim(&mut next.by_address, address, &workload);
+                next.by_address.insert(ByAddress { address, of: Arc::clone(&workload) });
             }
         }
-        claim(&mut next.by_pod, pod_key(&workload), &workload);
+        next.by_pod.insert(ByPod(Arc::clone(&workload)));
         if !workload.hostname.is_empty() {
-            claim(&mut next.by_workload_hostname, host_key(&workload.hostname), &workload);
+            next.by_workload_hostname.insert(ByHostname(Arc::clone(&workload)));
         }
-        for (service, ports) in &workload.services {
-            let endpoint = Endpoint { workload: Arc::clone(&workload), ports: ports.clone() };
-            next.endpoints
-                .entry(service.clone())
-                .or_default()
-                .insert(Arc::clone(&workload.uid), Arc::new(endpoint));
+        for service in workload.services.keys() {
+            let of = |members: &Members| members.service == *service;
+            let (uid, member) = (Arc::clone(&workload.uid), Arc::clone(&workload));
+            match next.endpoints.get_mut(name(service), of) {
+                Some(members) => {
+                    members.workloads.insert(uid, member);
+                }
+                None => {
+                    let workloads = OrdMap::unit(uid, member);
+                    next.endpoints.insert(Members { service: service.clone(), workloads });
+                }
+            }
         }
-        next.workloads.insert(Arc::clone(&workload.uid), workload);
+        next.workloads.insert(ByUid(workload));
     }
 
     /// Removes a workload, and says whether it was there.
     pub fn remove_workload(&mut self, uid: &str) -> bool {
         let next = &mut self.next;
-        let Some(workload) = next.workloads.remove(uid) else { return false };
+        let Some(ByUid(workload)) = next.workloads.remove(uid, |entry| *entry.0.uid == *uid) else {
+            return false;
+        };
+        let workload = &workload;
         if workload.network_mode == NetworkMode::Standard {
             for address in workload.network_addresses() {
-                disclaim(&mut next.by_address, &address, &workload);
+                let same = |entry: &ByAddress<Workload>| {
+                    Arc::ptr_eq(&entry.of, workload) && entry.address == address
+                };
+                next.by_address.remove(place(&address), same);
             }
         }
-        disclaim(&mut next.by_pod, &pod_key(&workload), &workload);
+        let pod = (&*workload.namespace, &*workload.name);
+        next.by_pod.remove(pod, |entry| Arc::ptr_eq(&entry.0, workload));
         if !workload.hostname.is_empty() {
-            disclaim(&mut next.by_workload_hostname, &host_key(&workload.hostname), &workload);
+            let host = Folded(&workload.hostname);
+            next.by_workload_hostname.remove(host, |entry| Arc::ptr_eq(&entry.0, workload));
         }
         for service in workload.services.keys() {
-            if let Some(endpoints) = next.endpoints.get_mut(service) {
-                endpoints.remove(uid);
-                if endpoints.is_empty() {
-                    next.endpoints.remove(service);
+            let of = |members: &Members| members.service == *service;
+            if let Some(members) = next.endpoints.get_mut(name(service), of) {
+                members.workloads.remove(uid);
+                if members.workloads.is_empty() {
+                    next.endpoints.remove(name(service), of);
                 }
             }
         }
@@ -81,27 +94,27 @@ impl SnapshotEditor {
         self.remove_service(&key);
         let service = Arc::new(service);
         let next = &mut self.next;
-        claim(&mut next.by_hostname, host_key(&service.hostname), &service);
+        next.by_hostname.insert(ByHostname(Arc::clone(&service)));
         for vip in &service.vips {
-            claim(&mut next.by_vip, vip.clone(), &service);
+            next.by_vip.insert(ByAddress { address: vip.clone(), of: Arc::clone(&service) });
         }
-        if !service.cidr_vips.is_empty() {
-            Arc::make_mut(&mut next.cidr_vips).insert(&service);
-        }
-        next.services.insert(key, service);
+        next.cidr_vips.insert(&service);
+        next.services.insert(ByName(service));
     }
 
     /// Removes a service, and says whether it was there. Its endpoints are staged again.
     pub fn remove_service(&mut self, key: &NamespacedHostname) -> bool {
         let next = &mut self.next;
-        let Some(service) = next.services.remove(key) else { return false };
-        disclaim(&mut next.by_hostname, &host_key(&service.hostname), &service);
+        let Some(ByName(service)) = next.services.remove(name(key), |entry| entry.0.key() == *key) else {
+            return false;
+        };
+        let service = &service;
+        next.by_hostname.remove(Folded(&service.hostname), |entry| Arc::ptr_eq(&entry.0, service));
         for vip in &service.vips {
-            disclaim(&mut next.by_vip, vip, &service);
+            let same = |entry: &ByAddress<Service>| Arc::ptr_eq(&entry.of, service) && entry.address == *vip;
+            next.by_vip.remove(place(vip), same);
         }
-        if !service.cidr_vips.is_empty() {
-            Arc::make_mut(&mut next.cidr_vips).remove(&service);
-        }
+        next.cidr_vips.remove(service);
         true
     }
 
@@ -149,29 +162,5 @@ impl SnapshotEditor {
     /// The next snapshot.
     pub fn finish(self) -> Snapshot {
         self.next
-    }
-}
-
-fn pod_key(workload: &Workload) -> (Arc<str>, Arc<str>) {
-    (Arc::clone(&workload.namespace), Arc::clone(&workload.name))
-}
-
-fn host_key(hostname: &Arc<str>) -> Arc<str> {
-    match folded(hostname) {
-        Cow::Borrowed(_) => Arc::clone(hostname),
-        Cow::Owned(folded) => folded.into(),
-    }
-}
-
-fn claim<K: Hash + Eq + Clone, T: Claimant>(map: &mut HashMap<K, Claims<T>>, key: K, claimant: &Arc<T>) {
-    map.entry(key).or_default().insert(Arc::clone(claimant));
-}
-
-fn disclaim<K: Hash + Eq + Clone, T: Claimant>(map: &mut HashMap<K, Claims<T>>, key: &K, claimant: &T) {
-    if let Some(claims) = map.get_mut(key) {
-        claims.remove(claimant);
-        if claims.is_empty() {
-            map.remove(key);
-        }
     }
 }

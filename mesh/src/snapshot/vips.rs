@@ -1,88 +1,92 @@
 //! Ranges of virtual addresses.
 //!
-//! The prefix map does not share structure, so it is kept behind an `Arc` and copied only by an edit that
-//! touches a service with a range. Such services are few: hosts with a wildcard.
+//! A range is found by its exact prefix, tried for every length of which there are ranges, longest first. Meshes have few
+//! lengths, so this beats walking a tree, and it shares structure as every table does.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
 
-use super::claims::Claims;
+use super::entries::{ByRange, extent};
+use super::table::Table;
 use crate::address::NetworkAddress;
 use crate::service::Service;
 
-/// Services by the ranges they claim, for each network.
-#[derive(Clone, Debug, Default)]
+/// Services by the ranges they claim.
+#[derive(Clone, Default)]
 pub(super) struct CidrVips {
-    networks: HashMap<Arc<str>, Ranges>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Ranges {
-    v4: PrefixMap<Ipv4Net, Claims<Service>>,
-    v6: PrefixMap<Ipv6Net, Claims<Service>>,
+    ranges: Table<ByRange>,
+    /// How many ranges there are of each length.
+    v4: Arc<BTreeMap<u8, usize>>,
+    v6: Arc<BTreeMap<u8, usize>>,
 }
 
 impl CidrVips {
     /// The best service whose range holds an address: of the client's namespace, then of the longest prefix,
     /// then canonical.
     pub(super) fn find(&self, address: &NetworkAddress, client_namespace: &str) -> Option<&Arc<Service>> {
-        let ranges = self.networks.get(&address.network)?;
-        let covering: Vec<(u8, &Claims<Service>)> = match address.address {
-            IpAddr::V4(ip) => {
-                ranges.v4.cover(&Ipv4Net::from(ip)).map(|(net, claims)| (net.prefix_len(), claims)).collect()
-            }
-            IpAddr::V6(ip) => {
-                ranges.v6.cover(&Ipv6Net::from(ip)).map(|(net, claims)| (net.prefix_len(), claims)).collect()
-            }
+        if self.ranges.is_empty() {
+            return None;
+        }
+        let lengths = match address.address {
+            IpAddr::V4(_) => &self.v4,
+            IpAddr::V6(_) => &self.v6,
         };
-        covering
-            .into_iter()
-            .flat_map(|(length, claims)| claims.iter().map(move |service| (length, service)))
-            .filter(|(_, service)| service.visible_to(client_namespace))
-            .max_by_key(|(length, service)| {
-                (*service.namespace == *client_namespace, *length, service.canonical)
-            })
-            .map(|(_, service)| service)
+        let mut best: Option<(u8, &Arc<Service>)> = None;
+        for length in lengths.keys().rev() {
+            let Ok(cidr) = IpNet::new(address.address, *length).map(|cidr| cidr.trunc()) else { continue };
+            let claims = self.ranges.matching(extent(&address.network, cidr), |entry| {
+                entry.range.cidr == cidr && entry.range.network == address.network
+            });
+            for ByRange { of, .. } in claims.filter(|entry| entry.of.visible_to(client_namespace)) {
+                let better = best.is_none_or(|(of_length, other)| {
+                    let rank = |length: u8, service: &Service| {
+                        (*service.namespace == *client_namespace, length, service.canonical)
+                    };
+                    let order = rank(*length, of).cmp(&rank(of_length, other));
+                    // Of equals always the same one.
+                    order
+                        .then_with(|| (&of.namespace, &of.hostname).cmp(&(&other.namespace, &other.hostname)))
+                        .is_gt()
+                });
+                if better {
+                    best = Some((*length, of));
+                }
+            }
+        }
+        best.map(|(_, service)| service)
     }
 
     pub(super) fn insert(&mut self, service: &Arc<Service>) {
-        for vip in &service.cidr_vips {
-            let ranges = self.networks.entry(Arc::clone(&vip.network)).or_default();
-            let claims = match vip.cidr {
-                IpNet::V4(net) => ranges.v4.entry(net).or_default(),
-                IpNet::V6(net) => ranges.v6.entry(net).or_default(),
-            };
-            claims.insert(Arc::clone(service));
+        for range in &service.cidr_vips {
+            *self.lengths(&range.cidr).entry(range.cidr.prefix_len()).or_default() += 1;
+            self.ranges.insert(ByRange { range: range.clone(), of: Arc::clone(service) });
         }
     }
 
-    pub(super) fn remove(&mut self, service: &Service) {
-        for vip in &service.cidr_vips {
-            let Some(ranges) = self.networks.get_mut(&vip.network) else { continue };
-            match vip.cidr {
-                IpNet::V4(net) => remove_claim(&mut ranges.v4, &net, service),
-                IpNet::V6(net) => remove_claim(&mut ranges.v6, &net, service),
-            }
-            if ranges.v4.is_empty() && ranges.v6.is_empty() {
-                self.networks.remove(&vip.network);
+    pub(super) fn remove(&mut self, service: &Arc<Service>) {
+        for range in &service.cidr_vips {
+            let removed = self.ranges.remove(extent(&range.network, range.cidr), |entry| {
+                entry.range == *range && Arc::ptr_eq(&entry.of, service)
+            });
+            let (lengths, length) = (self.lengths(&range.cidr), range.cidr.prefix_len());
+            if removed.is_some()
+                && let Some(count) = lengths.get_mut(&length)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    lengths.remove(&length);
+                }
             }
         }
     }
-}
 
-fn remove_claim<P: prefix_trie::Prefix>(
-    map: &mut PrefixMap<P, Claims<Service>>,
-    prefix: &P,
-    service: &Service,
-) {
-    if let Some(claims) = map.get_mut(prefix) {
-        claims.remove(service);
-        if claims.is_empty() {
-            map.remove(prefix);
-        }
+    fn lengths(&mut self, of: &IpNet) -> &mut BTreeMap<u8, usize> {
+        Arc::make_mut(match of {
+            IpNet::V4(_) => &mut self.v4,
+            IpNet::V6(_) => &mut self.v6,
+        })
     }
 }

@@ -43,7 +43,7 @@ fn workload(uid: &str, namespace: &str, name: &str, addresses: &[&str], serves: 
         namespace: namespace.into(),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
         workload_type: WorkloadType::Pod,
-        services,
+        services: services.into_iter().collect(),
         ..Workload::default()
     }
 }

@@ -144,11 +144,11 @@ impl Asker<'_> {
             return Addresses::Known(ours.filter_map(|vip| vip.cidr.hosts().next()).collect());
         }
         let ready = self.ready(service);
-        addresses_of_workloads(ready.iter().map(|endpoint| &endpoint.workload), service.ip_families)
+        addresses_of_workloads(ready.iter().map(|endpoint| endpoint.workload), service.ip_families)
     }
 
     /// The endpoints on the client's network that a service wants to be used.
-    fn ready(&self, service: &Service) -> Vec<&Arc<Endpoint>> {
+    fn ready(&self, service: &Service) -> Vec<Endpoint<'_>> {
         let all = service.load_balancer.health_policy == HealthPolicy::AllowAll;
         let key = service.key();
         let endpoints = self.snapshot.endpoints(&key);

@@ -1,0 +1,152 @@
+//! What the snapshot's tables hold, and by which key.
+//!
+//! Where the key is part of the resource it is not stored again.
+
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use super::table::Entry;
+use crate::address::{NamespacedHostname, NetworkAddress, NetworkCidr};
+use crate::service::Service;
+use crate::workload::Workload;
+
+/// A workload by its uid.
+#[derive(Clone)]
+pub(super) struct ByUid(pub(super) Arc<Workload>);
+
+/// A workload by namespace and name.
+#[derive(Clone)]
+pub(super) struct ByPod(pub(super) Arc<Workload>);
+
+/// A resource by its hostname, whatever the case of its letters.
+pub(super) struct ByHostname<T>(pub(super) Arc<T>);
+
+/// A service by namespace and hostname.
+#[derive(Clone)]
+pub(super) struct ByName(pub(super) Arc<Service>);
+
+/// A resource by one of its addresses. The address is stored, so that a look-up need not go to the resource.
+pub(super) struct ByAddress<T> {
+    pub(super) address: NetworkAddress,
+    pub(super) of: Arc<T>,
+}
+
+/// A service by a range of virtual addresses.
+#[derive(Clone)]
+pub(super) struct ByRange {
+    pub(super) range: NetworkCidr,
+    pub(super) of: Arc<Service>,
+}
+
+impl<T> Clone for ByHostname<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T> Clone for ByAddress<T> {
+    fn clone(&self) -> Self {
+        Self { address: self.address.clone(), of: Arc::clone(&self.of) }
+    }
+}
+
+/// The workloads that serve a service, by uid.
+#[derive(Clone)]
+pub(super) struct Members {
+    pub(super) service: NamespacedHostname,
+    pub(super) workloads: OrdMap<Arc<str>, Arc<Workload>>,
+}
+
+/// A hostname that hashes and compares without regard to the case of its letters (RFC 4343).
+#[derive(Clone, Copy)]
+pub(super) struct Folded<'a>(pub(super) &'a str);
+
+impl Hash for Folded<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.bytes().for_each(|byte| state.write_u8(byte.to_ascii_lowercase()));
+    }
+}
+
+impl PartialEq for Folded<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(other.0)
+    }
+}
+
+/// What has a hostname.
+pub(super) trait Hosted {
+    fn hostname(&self) -> &str;
+}
+
+impl Hosted for Workload {
+    fn hostname(&self) -> &str {
+        &self.hostname
+    }
+}
+
+impl Hosted for Service {
+    fn hostname(&self) -> &str {
+        &self.hostname
+    }
+}
+
+/// The key of an address.
+pub(super) fn place(address: &NetworkAddress) -> (&str, IpAddr) {
+    (&address.network, address.address)
+}
+
+/// The key of a range.
+pub(super) fn extent(network: &str, cidr: IpNet) -> (&str, IpNet) {
+    (network, cidr)
+}
+
+/// The key of a service.
+pub(super) fn name(key: &NamespacedHostname) -> (&str, &str) {
+    (&key.namespace, &key.hostname)
+}
+
+impl Entry for ByUid {
+    fn key(&self) -> impl Hash {
+        &*self.0.uid
+    }
+}
+
+impl Entry for ByPod {
+    fn key(&self) -> impl Hash {
+        (&*self.0.namespace, &*self.0.name)
+    }
+}
+
+impl<T: Hosted> Entry for ByHostname<T> {
+    fn key(&self) -> impl Hash {
+        Folded(self.0.hostname())
+    }
+}
+
+impl Entry for ByName {
+    fn key(&self) -> impl Hash {
+        (&*self.0.namespace, &*self.0.hostname)
+    }
+}
+
+impl<T> Entry for ByAddress<T> {
+    fn key(&self) -> impl Hash {
+        place(&self.address)
+    }
+}
+
+impl Entry for ByRange {
+    fn key(&self) -> impl Hash {
+        extent(&self.range.network, self.range.cidr)
+    }
+}
+
+impl Entry for Members {
+    fn key(&self) -> impl Hash {
+        name(&self.service)
+    }
+}

@@ -10,3 +10,4 @@ pub mod certificates;
 pub mod file;
 pub mod grpc;
 pub mod proto;
+pub mod xds;

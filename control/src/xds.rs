@@ -5,9 +5,22 @@
 //! what came with it is taken over all the same; the data path is never held up, neither by a large update nor by a
 //! reconnect that brings everything again; nobody is woken where nothing changed.
 
+mod apply;
+mod backoff;
+mod client;
 pub mod decode;
+mod demands;
+mod ending;
+mod kind;
+mod metrics;
+mod node;
+mod session;
+mod stream;
+mod version;
 
-/// The type of workloads and services.
-pub const ADDRESS: &str = "type.googleapis.com/istio.workload.Address";
-/// The type of policies.
-pub const AUTHORIZATION: &str = "type.googleapis.com/istio.security.Authorization";
+#[cfg(test)]
+mod tests;
+
+pub use self::client::{Client, Config, Synced};
+pub use self::kind::{ADDRESS, AUTHORIZATION, Kind};
+pub use self::node::{Node, NodeError, Parts};

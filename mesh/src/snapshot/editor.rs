@@ -159,6 +159,11 @@ impl SnapshotEditor {
         true
     }
 
+    /// What has been made so far.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.next
+    }
+
     /// The next snapshot.
     pub fn finish(self) -> Snapshot {
         self.next

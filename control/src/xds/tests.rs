@@ -1,0 +1,3 @@
+//! Subscriptions, what is made of responses, conversations with a real control plane, and streams over real gRPC.
+
+mod session;

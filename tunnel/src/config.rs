@@ -24,6 +24,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// How two pods of this node are connected. Default: in a tunnel, as any two pods.
     pub same_node: SameNode,
+    /// Whether a pod's application sees the client's address as its peer's; else it sees its own. Default: it does.
+    pub original_source: bool,
     /// TLS handshakes of clients under way at once, on all workers together; a pod gets a quarter of them at most.
     /// Default 1024.
     pub max_handshakes: usize,
@@ -133,6 +135,7 @@ impl Default for Config {
             pool: PoolConfig::default(),
             keepalive: Keepalive::default(),
             same_node: SameNode::default(),
+            original_source: true,
             max_handshakes: 1024,
             max_connections_per_pod: 20_000,
             max_tunnels_per_pod: 10_000,

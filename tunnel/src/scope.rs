@@ -78,7 +78,11 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
 impl Shared {
     /// How sockets are connected.
     pub(crate) fn dialer(&self) -> Dialer {
-        Dialer { limit: self.config.timeouts.connect, keepalive: self.config.keepalive }
+        Dialer {
+            limit: self.config.timeouts.connect,
+            keepalive: self.config.keepalive,
+            original_source: self.config.original_source,
+        }
     }
 
     /// For how long a relay may go on in which nothing moves.

@@ -84,6 +84,8 @@ impl Dialling {
 pub(crate) struct Dialer {
     pub(crate) limit: Duration,
     pub(crate) keepalive: Keepalive,
+    /// Whether applications see the client's address as their peer's.
+    pub(crate) original_source: bool,
 }
 
 impl Dialer {
@@ -97,7 +99,7 @@ impl Dialer {
         self.connect(served, socket, destination).await
     }
 
-    /// Connects to the pod's own application in the name of `client`.
+    /// Connects to the pod's own application in the name of `client`, or in the pod's own.
     pub(crate) async fn to_app(
         self,
         served: &Served,
@@ -105,7 +107,7 @@ impl Dialer {
         destination: SocketAddr,
     ) -> Result<(TcpStream, Link), ConnectError> {
         // A pod that reaches itself needs no borrowed address, and could not borrow its own.
-        if client.ip() == destination.ip() {
+        if client.ip() == destination.ip() || !self.original_source {
             return self.to_network(served, destination).await;
         }
         let mut attempt = 0;

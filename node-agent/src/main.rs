@@ -10,6 +10,7 @@ mod admin_socket;
 mod certificates;
 mod cli;
 mod cni_server;
+mod config;
 mod detach;
 mod enrollment;
 mod handover;
@@ -28,11 +29,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::cli::{Cli, Command};
+use crate::config::Config;
 
 fn main() -> ExitCode {
     let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match Cli::parse().command {
-        Command::Run(args) => done(run::run(&args)),
+        Command::Run(args) => {
+            done(Config::read(&args.flags).map_err(Into::into).and_then(|config| run::run(&config)))
+        }
+        Command::Config(args) => done(config::show(&args)),
         Command::Detach(args) => done(detach::detach(&args)),
         Command::Verify(args) => verify::verify(&args),
         Command::Status(args) => verify::status(&args),

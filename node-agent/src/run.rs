@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use control::ca::LocalCa;
 use control::file::{self, FileSource};
 use mesh::Store;
@@ -26,7 +25,8 @@ use tracing_subscriber::EnvFilter;
 use tunnel::Tunnel;
 
 use crate::certificates::Certificates;
-use crate::cli::RunArgs;
+use crate::cli::Place;
+use crate::config::Config;
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS};
 use crate::lock::InstanceLock;
@@ -39,32 +39,31 @@ const CONTROL_THREADS: usize = 2;
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to end.
-pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| {
-        format!("--log {:?} is not a filter such as `info` or `info,access=debug`", args.log)
-    })?;
-    let logging = logging::start(args.log_format, filter)?;
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&config.process.log).context("the filter of the log")?;
+    let logging = logging::start(config.process.log_format, filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(serve(args, &logging));
+    let outcome = runtime.block_on(serve(config, &logging));
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
 }
 
-async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()> {
-    let place = &args.place;
-    let mut claim = Claim::make(&place.run_dir, &place.bpffs, args.take_over).await?;
+async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()> {
+    let Config { process, capture, .. } = config;
+    let place = &process.place;
+    let mut claim = Claim::make(&place.run_dir, &place.bpffs, process.take_over).await?;
     match linux::limits::raise_descriptors() {
         Ok(limit) => tracing::info!(limit, "descriptors that the agent may hold"),
         Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
     }
     // What ends when the pods are handed over.
     let mut background = JoinSet::new();
-    let metrics_port = admin::bind("metrics", args.metrics_address, claim.socket(METRICS)).await?;
-    let readiness_port = admin::bind("readiness", args.readiness_address, claim.socket(READINESS)).await?;
+    let metrics_port = admin::bind("metrics", process.metrics_address, claim.socket(METRICS)).await?;
+    let readiness_port = admin::bind("readiness", process.readiness_address, claim.socket(READINESS)).await?;
     let ports = [duplicate(&metrics_port)?, duplicate(&readiness_port)?];
     let readiness = Readiness::default();
     let pods_pending = readiness.wait_for("capture of the pods present at the start");
@@ -73,16 +72,17 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     let mut registry = Registry::default();
     metrics::register_process(&mut registry, logging.dropped.clone());
     let store = Arc::new(Store::new());
-    let certificates = certificates(&args.mesh, &mut registry)?;
+    let mesh = mesh_file(config)?;
+    let certificates = certificates(mesh, &mut registry)?;
     let (enrollments, wanted) = watch::channel(Vec::new());
-    let source = FileSource::watch(&args.mesh, Some(Arc::clone(&store)), enrollments)?;
+    let source = FileSource::watch(mesh, Some(Arc::clone(&store)), enrollments)?;
     metrics::register_file(&mut registry, Arc::clone(source.counters()));
 
     let node = Arc::new(NodeCapture::open(&place.bpffs)?);
-    redirect::egress::prepare(&node, args.egress_guard)?;
-    let search = kubelet_search(args);
-    let tunnel =
-        Arc::new(Tunnel::new(tunnel_config(args), Arc::clone(&store), certificates, None, &mut registry)?);
+    redirect::egress::prepare(&node, capture.egress_guard)?;
+    let search = kubelet_search(config);
+    let data_path = config.data_path.clone();
+    let tunnel = Arc::new(Tunnel::new(data_path, Arc::clone(&store), certificates, None, &mut registry)?);
     let events = node.take_events();
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
@@ -93,7 +93,7 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
         records: Records::open(&place.run_dir)?,
         proc: place.proc.clone(),
         metrics: EnrollmentMetrics::register(&mut registry),
-        defaults: PodDefaults { dns: args.dns_capture, guard: args.egress_guard },
+        defaults: PodDefaults { dns: capture.dns, guard: capture.egress_guard },
         inherited: inherited(claim.pods()),
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
@@ -117,17 +117,18 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
     }
     tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
-    let estate = hand_out(args, enroller, lock, ports, sockets)?;
-    tracing::info!(node = args.node, version = env!("CARGO_PKG_VERSION"), "agent started");
+    let estate = hand_out(place, enroller, lock, ports, sockets)?;
+    tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
 
     tokio::select! {
         told = until_told() => {
             told?;
+            wind_down(&tunnel, process.termination_deadline).await?;
             tracing::info!("agent ends; captured pods are refused until the next one starts");
         }
         () = estate.given() => {
             background.shutdown().await;
-            drain(&tunnel, Duration::from_secs(args.drain_limit)).await?;
+            drain(&tunnel, process.drain_limit).await?;
         }
     }
     Ok(())
@@ -135,19 +136,19 @@ async fn serve(args: &RunArgs, logging: &logging::Logging) -> anyhow::Result<()>
 
 /// Listens for the plugin, the command line and the next agent, with the sockets of the agent before this one if there are any.
 fn hand_out(
-    args: &RunArgs,
+    place: &Place,
     enroller: Arc<Enroller>,
     lock: InstanceLock,
     [metrics, readiness]: [OwnedFd; 2],
     [cni, admin, handover]: [Option<OwnedFd>; 3],
 ) -> anyhow::Result<Arc<Estate>> {
-    let (runtime, run_dir) = (tokio::runtime::Handle::current(), &args.place.run_dir);
+    let (runtime, run_dir) = (tokio::runtime::Handle::current(), &place.run_dir);
     let admin = admin_socket::start(run_dir, admin, Arc::clone(&enroller), runtime.clone())?;
     let cni = cni_server::start(run_dir, cni, Arc::clone(&enroller), runtime)?;
     let path = run_dir.join(format!("{HANDOVER}.sock"));
     let listener = unix_server::listen(&path, "the next agent", handover)?;
     let holdings = Holdings { lock, cni, admin, metrics, readiness };
-    Ok(Estate::open(listener, args.place.bpffs.clone(), enroller, holdings)?)
+    Ok(Estate::open(listener, place.bpffs.clone(), enroller, holdings)?)
 }
 
 fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
@@ -193,6 +194,33 @@ async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
     }
 }
 
+/// Goes on serving what is open after the agent was told to end, for as long as it may; being told again ends it at once.
+async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
+    const PERIOD: Duration = Duration::from_millis(50);
+    let done = async {
+        while !tunnel.connections().is_empty() {
+            tokio::time::sleep(PERIOD).await;
+        }
+    };
+    tokio::select! {
+        outcome = tokio::time::timeout(limit, done) => if outcome.is_err() && !limit.is_zero() {
+            let open = tunnel.connections().len();
+            tracing::warn!(open, "connections were open for longer than --connection-termination-deadline allows");
+        },
+        told = until_told() => told?,
+    }
+    Ok(())
+}
+
+/// The mesh file, which is what says what the mesh is.
+fn mesh_file(config: &Config) -> anyhow::Result<&Path> {
+    let plane = &config.control_plane;
+    if let Some(endpoint) = plane.xds.as_ref().or(plane.ca.as_ref()) {
+        bail!("{} cannot be asked by this release; leave XDS_ADDRESS and CA_ADDRESS empty", endpoint.address);
+    }
+    config.mesh.as_deref().context("no mesh file: set LOCAL_XDS_PATH or --mesh")
+}
+
 /// The local certificate authority that the mesh file names.
 fn certificates(mesh: &Path, registry: &mut Registry) -> anyhow::Result<Arc<Certificates>> {
     let parsed = file::load(mesh)?;
@@ -206,27 +234,13 @@ fn certificates(mesh: &Path, registry: &mut Registry) -> anyhow::Result<Arc<Cert
     Ok(Arc::new(Certificates::new(Arc::new(authority), ca.ttl, registry)))
 }
 
-fn kubelet_search(args: &RunArgs) -> kubelet::Search {
+fn kubelet_search(config: &Config) -> kubelet::Search {
+    let (proc, capture) = (&config.process.place.proc, &config.capture);
     kubelet::Search {
-        proc: args.place.proc.clone(),
-        netns: args.host_netns.clone().unwrap_or_else(|| args.place.proc.join("1/ns/net")),
-        names: args.probe_processes.clone(),
+        proc: proc.clone(),
+        netns: capture.host_netns.clone().unwrap_or_else(|| proc.join("1/ns/net")),
+        names: capture.probe_processes.clone(),
     }
-}
-
-fn tunnel_config(args: &RunArgs) -> tunnel::Config {
-    let mut config = tunnel::Config {
-        network: Arc::from(args.network.as_str()),
-        same_node: args.same_node_transport.into(),
-        dns: tunnel::DnsConfig { cluster_domain: Arc::from(args.cluster_domain.as_str()), ipv6: args.ipv6 },
-        ..tunnel::Config::default()
-    };
-    config.pool.max_streams = args.tunnel_streams.get();
-    config.pool.connections = args.tunnels_per_peer.get();
-    if let Some(workers) = NonZeroUsize::new(args.workers) {
-        config.workers = workers;
-    }
-    args.limits.apply(config)
 }
 
 async fn until_told() -> anyhow::Result<()> {

@@ -1,0 +1,166 @@
+//! The configuration: every setting, read whole before anything starts.
+//!
+//! A setting comes from a flag, an environment variable or the configuration file, in this order of rank, or is its default.
+//! What settings there are is said once, in the tables of the nouns' modules. Invariant: either all of it is good, or nothing
+//! is started and everything that is wrong with it is told at once. Secrets are never shown.
+
+mod capture;
+mod control_plane;
+mod data_path;
+mod effective;
+mod endpoint;
+mod environment;
+mod error;
+mod file;
+mod flags;
+mod given;
+mod kinds;
+mod limits;
+mod node;
+mod process;
+mod reader;
+mod setting;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+pub(crate) use self::capture::Capture;
+pub(crate) use self::control_plane::ControlPlane;
+pub(crate) use self::data_path::Tls;
+pub(crate) use self::effective::Effective;
+pub(crate) use self::error::ConfigError;
+pub(crate) use self::flags::Flags;
+pub(crate) use self::node::Node;
+pub(crate) use self::process::Process;
+pub(crate) use self::show::{ConfigArgs, show};
+
+use self::environment::Environment;
+use self::given::{Given, Givens, Source};
+use self::reader::Reader;
+use self::setting::{Family, Known, Section};
+
+/// Every setting, by its noun, in the order in which they are shown.
+static SECTIONS: &[&Section] = &[
+    &control_plane::SECTION,
+    &node::SECTION,
+    &capture::SECTION,
+    &data_path::SECTION,
+    &limits::SECTION,
+    &process::SECTION,
+];
+
+/// Every setting with a name of its own.
+fn settings() -> impl Iterator<Item = &'static dyn Known> {
+    SECTIONS.iter().flat_map(|section| section.settings.iter().copied())
+}
+
+/// Every family of settings.
+fn families() -> impl Iterator<Item = &'static Family> {
+    SECTIONS.iter().flat_map(|section| section.families)
+}
+
+/// The configuration of an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The mesh file; there is one if there is no control plane.
+    pub(crate) mesh: Option<PathBuf>,
+    /// Where else the mesh and its certificates come from.
+    pub(crate) control_plane: ControlPlane,
+    /// Who this node and its agent are.
+    pub(crate) node: Node,
+    /// What is captured.
+    pub(crate) capture: Capture,
+    /// The data path.
+    pub(crate) data_path: tunnel::Config,
+    /// Which TLS is good enough.
+    #[allow(dead_code, reason = "told to the data path as soon as it asks")]
+    pub(crate) tls: Tls,
+    /// The process.
+    pub(crate) process: Process,
+    /// All of this as it may be shown.
+    pub(crate) effective: Effective,
+}
+
+impl Config {
+    /// Reads the configuration of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn read(flags: &Flags) -> Result<Self, ConfigError> {
+        Self::gather(flags, std::env::vars_os())
+    }
+
+    /// Reads it with these environment variables.
+    fn gather(
+        flags: &Flags,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let (mut givens, mut problems) = (Givens::default(), Vec::new());
+        let environment = Environment::new(variables);
+        flags.enter(&mut givens, &mut problems);
+        environment.enter(&mut givens, &mut problems);
+        let file = flags.file.as_deref().or(environment.config_file().map(Path::new));
+        if let Some(path) = file {
+            file::enter(path, &mut givens, &mut problems);
+        }
+        enter_defaults(&mut givens, environment.is_in_cluster());
+        check_families(&givens, &mut problems);
+        let mut reader = Reader::new(&givens, problems);
+        let config = Self::assemble(&mut reader);
+        match (config, reader.finish()) {
+            (Some(config), problems) if problems.is_empty() => Ok(config),
+            (_, problems) => Err(ConfigError { problems }),
+        }
+    }
+
+    fn assemble(reader: &mut Reader<'_>) -> Option<Self> {
+        let node = node::read(reader);
+        let control_plane = control_plane::read(reader, node.as_ref());
+        let (capture, process) = (capture::read(reader), process::read(reader));
+        let data_path = data_path::read(reader, node.as_ref());
+        let ((mesh, control_plane), (data_path, tls)) = (control_plane?, data_path?);
+        Some(Self {
+            mesh,
+            control_plane,
+            node: node?,
+            capture: capture?,
+            data_path,
+            tls,
+            process: process?,
+            effective: Effective::of(reader.givens()),
+        })
+    }
+}
+
+/// Enters the defaults that depend on something.
+fn enter_defaults(givens: &mut Givens, in_cluster: bool) {
+    let has_mesh_file = givens.says(control_plane::MESH.face().flag);
+    for face in settings().map(Known::face) {
+        if let Some(text) = face.in_cluster.filter(|_| in_cluster && !has_mesh_file) {
+            let given = Given { text: text.to_owned(), source: Source::DefaultFor("in a cluster") };
+            givens.enter(face.flag, given);
+        }
+    }
+    let grace = givens.settings.get(process::GRACE_PERIOD.face().flag);
+    if let Some((text, source)) = grace.and_then(|grace| process::deadline_within(&grace.text)) {
+        givens.enter(process::DEADLINE.face().flag, Given { text, source });
+    }
+}
+
+/// Notes what is wrong with settings that have names of their own.
+fn check_families(givens: &Givens, problems: &mut Vec<String>) {
+    for family in families() {
+        for (name, given) in givens.family(family.flag) {
+            let Err(reason) = (family.check)(name, &given.text) else { continue };
+            let value = if family.is_secret { "(secret)" } else { given.text.as_str() };
+            let written = match given.source {
+                Source::Flag(_) => given.source.quote(&format!("{name}={value}")),
+                _ => given.source.quote(value),
+            };
+            problems.push(format!("{written}: {reason}; allowed: {}", family.allowed));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Which source outranks which, and which defaults depend on what.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn a_flag_outranks_a_variable_that_outranks_the_file_that_outranks_the_default() {
+    let file = Temporary::new("ranks.yaml", "node: by-file\nnetwork: by-file\nclusterId: by-file\n");
+    let config =
+        good(&[&file.flag(), "--node=by-flag"], &[("NODE_NAME", "by-variable"), ("NETWORK", "by-variable")]);
+    let Node { name, network, cluster_id, cluster_domain, .. } = &config.node;
+    assert_eq!(
+        [name, network, cluster_id, cluster_domain],
+        ["by-flag", "by-variable", "by-file", "cluster.local"]
+    );
+    let source =
+        |key: &str| config.effective.rows.iter().find(|row| row.key == key).unwrap().source.to_string();
+    assert_eq!(source("node"), "flag --node");
+    assert_eq!(source("network"), "variable NETWORK");
+    assert_eq!(source("clusterId"), format!("{}:3", file.0.display()));
+    assert_eq!(source("clusterDomain"), "default");
+}
+
+#[test]
+fn an_outranked_value_is_not_looked_at() {
+    assert!(!good(&["--ipv6=false"], &[("IPV6_ENABLED", "maybe")]).data_path.dns.ipv6);
+}
+
+#[test]
+fn the_file_is_named_by_flag_or_variable_and_must_be_there() {
+    let file = Temporary::new("named.yaml", "node: here\n");
+    assert_eq!(good(&[], &[("CULVERT_CONFIG", file.0.to_str().unwrap())]).node.name, "here");
+    assert_eq!(good(&[&file.flag()], &[("CULVERT_CONFIG", "/nowhere")]).node.name, "here");
+    assert!(problems(&["--config=/nowhere"], &[])[0].starts_with("the configuration file /nowhere: "));
+    assert!(problems(&["--config=/"], &[])[0].contains("it is no file"));
+}
+
+#[test]
+fn in_a_cluster_the_control_plane_is_istiod_unless_there_is_a_mesh_file() {
+    const CLUSTER: (&str, &str) = ("KUBERNETES_SERVICE_HOST", "10.0.0.1");
+    const WHO: [(&str, &str); 3] =
+        [("POD_NAME", "agent"), ("POD_NAMESPACE", "istio-system"), ("INSTANCE_IP", "10.0.0.1")];
+    let [name, namespace, ip] = WHO;
+    let config = read(&[], &[CLUSTER, name, namespace, ip]).unwrap();
+    let istiod = "https://istiod.istio-system.svc:15012";
+    assert_eq!(config.control_plane.xds.unwrap().address.to_string(), istiod);
+    assert_eq!(config.control_plane.ca.unwrap().address.to_string(), istiod);
+    let config = good(&[], &[CLUSTER]);
+    assert!(config.control_plane.xds.is_none() && config.control_plane.ca.is_none());
+    let explicit = [CLUSTER, name, namespace, ip, ("XDS_ADDRESS", "elsewhere:1")];
+    let config = good(&[], &explicit);
+    assert_eq!(config.control_plane.xds.unwrap().address.host, "elsewhere");
+    let none = read(&[], &[CLUSTER, ("XDS_ADDRESS", "")]).unwrap_err().to_string();
+    assert!(none.contains("nothing says what the mesh is"), "{none}");
+}
+
+#[test]
+fn the_deadline_follows_the_grace_period_unless_it_is_set() {
+    const GRACE: (&str, &str) = ("TERMINATION_GRACE_PERIOD_SECONDS", "65");
+    let deadline = |variables: &[(&str, &str)]| good(&[], variables).process.termination_deadline;
+    assert_eq!(deadline(&[]), Duration::from_secs(5));
+    assert_eq!(deadline(&[GRACE]), Duration::from_secs(60));
+    assert_eq!(deadline(&[("TERMINATION_GRACE_PERIOD_SECONDS", "3")]), Duration::ZERO);
+    assert_eq!(deadline(&[GRACE, ("CONNECTION_TERMINATION_DEADLINE", "7s")]), Duration::from_secs(7));
+}
+
+#[test]
+fn a_switch_alone_means_yes() {
+    assert!(!good(&[], &[]).process.take_over);
+    assert!(good(&["--take-over", "--egress-guard"], &[]).process.take_over);
+    assert!(!good(&["--take-over", "false"], &[]).process.take_over);
+}

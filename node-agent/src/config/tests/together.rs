@@ -1,0 +1,105 @@
+//! Settings that must go together, and several that are wrong at once.
+
+use super::*;
+use crate::config::endpoint::{RootOfTrust, Token};
+
+#[test]
+fn something_must_say_what_the_mesh_is_and_somebody_must_sign() {
+    let told = read(&[], &[]).unwrap_err().problems;
+    assert!(
+        told.len() == 1 && told[0].contains("XDS_ADDRESS") && told[0].contains("LOCAL_XDS_PATH"),
+        "{told:#?}"
+    );
+    let who = [("POD_NAME", "p"), ("POD_NAMESPACE", "n"), ("INSTANCE_IP", "::1")];
+    let told = read(&["--xds-address=istiod:1"], &who).unwrap_err().problems;
+    assert!(told.len() == 1 && told[0].contains("nobody signs certificates"), "{told:#?}");
+    let config = read(&["--xds-address=istiod:1", "--ca-address=ca:2"], &who).unwrap();
+    assert!(config.mesh.is_none() && config.control_plane.xds.is_some() && config.control_plane.ca.is_some());
+}
+
+#[test]
+fn a_control_plane_must_be_told_who_asks() {
+    let told = problems(&["--xds-address=istiod:1"], &[("POD_NAME", "p")]);
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].contains("POD_NAMESPACE") && told[1].contains("INSTANCE_IP"), "{told:#?}");
+}
+
+#[test]
+fn windows_that_would_deadlock_are_refused_with_the_reason() {
+    for connection in ["4194304", "65535"] {
+        let told = problems(&[], &[("HTTP2_CONNECTION_WINDOW_SIZE", connection)]);
+        assert!(told.len() == 1 && told[0].contains("stops all others"), "{told:#?}");
+        assert!(told[0].starts_with(&format!("HTTP2_CONNECTION_WINDOW_SIZE={connection} and ")), "{told:#?}");
+    }
+    let config =
+        good(&["--http2-stream-window-size=65535", "--http2-connection-window-size=65536"], &[]).data_path;
+    assert_eq!((config.http2.stream_window, config.http2.connection_window), (65_535, 65_536));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let file = Temporary::new("several.yaml", "ipv6: maybe\nnonsense: 1\n");
+    let told = problems(
+        &[&file.flag(), "--drain-limit=soon"],
+        &[("CULVERT_NONSENSE", "1"), ("XDS_ADDRESS", "nowhere"), ("ISTIO_METAJSON_A", "{")],
+    );
+    assert_eq!(told.len(), 6, "{told:#?}");
+    let text = ConfigError { problems: told }.to_string();
+    assert!(text.starts_with("the configuration is wrong in 6 places:\n  "), "{text}");
+}
+
+#[test]
+fn what_was_written_reaches_whom_it_concerns() {
+    let config = good(
+        &["--tunnel-streams=7", "--tunnels-per-peer=3", "--idle-timeout=90m", "--half-close-timeout=off"],
+        &[
+            ("XDS_ADDRESS", "https://istiod.example:443"),
+            ("XDS_ROOT_CA", "SYSTEM"),
+            ("ALT_XDS_HOSTNAME", "istiod.other"),
+            ("AUTH_TOKEN", "eyJh.x.y"),
+            ("POD_NAME", "p"),
+            ("POD_NAMESPACE", "n"),
+            ("INSTANCE_IP", "fd00::1"),
+            ("SECRET_TTL", "1h"),
+            ("CA_ADDRESS", "[fd00::2]:15012"),
+            ("CA_ROOT_CA", "/etc/ca.pem"),
+            ("POOL_UNUSED_RELEASE_TIMEOUT", "1m"),
+            ("KEEPALIVE_ENABLED", "0"),
+            ("KEEPALIVE_TIME", "30"),
+            ("KEEPALIVE_RETRIES", "3"),
+            ("ENABLE_ORIG_SRC", "false"),
+            ("IPV6_ENABLED", "false"),
+            ("NETWORK", "net1"),
+            ("COMPLIANCE_POLICY", "pqc"),
+            ("TLS12_ENABLED", "true"),
+            ("CRL_PATH", "/etc/crl.pem"),
+            ("RUST_LOG", "debug"),
+            ("LOG_FORMAT", "json"),
+        ],
+    );
+    let plane = &config.control_plane;
+    let (xds, ca) = (plane.xds.as_ref().unwrap(), plane.ca.as_ref().unwrap());
+    assert_eq!(
+        (xds.address.to_string().as_str(), &xds.root),
+        ("https://istiod.example:443", &RootOfTrust::System)
+    );
+    assert_eq!(
+        (xds.hostname.as_deref(), &xds.token),
+        (Some("istiod.other"), &Some(Token::Literal("eyJh.x.y".into())))
+    );
+    assert_eq!(
+        (ca.address.to_string().as_str(), &ca.root),
+        ("https://[fd00::2]:15012", &RootOfTrust::File("/etc/ca.pem".into()))
+    );
+    assert_eq!(plane.certificate_ttl.as_secs(), 3600);
+    let path = &config.data_path;
+    assert_eq!((path.pool.max_streams, path.pool.connections, path.pool.idle_release.as_secs()), (7, 3, 60));
+    assert_eq!((path.timeouts.idle.unwrap().as_secs(), path.timeouts.half_close), (5400, None));
+    assert!(!path.keepalive.enabled && !path.original_source && !path.dns.ipv6 && &*path.network == "net1");
+    assert_eq!((path.keepalive.time.as_secs(), path.keepalive.retries), (30, 3));
+    assert_eq!(config.tls, Tls { post_quantum: true, tls12: true, crl: Some("/etc/crl.pem".into()) });
+    assert_eq!(
+        (config.process.log.as_str(), config.process.log_format),
+        ("debug", crate::logging::LogFormat::Json)
+    );
+}

@@ -1,0 +1,192 @@
+//! What each setting takes and what it does not.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// Values that are taken, and such that are not.
+type Tried = (&'static [&'static str], &'static [&'static str]);
+
+const ADDRESSES: Tried = (
+    &[
+        "",
+        "istiod.istio-system.svc:15012",
+        "10.0.0.1:1",
+        "[fd00::1]:15012",
+        "https://istiod:443/",
+        "http://localhost:80",
+    ],
+    &[
+        "istiod",
+        "istiod:",
+        "istiod:0",
+        "istiod:70000",
+        "fd00::1:15012",
+        "grpc://istiod:1",
+        "a b:1",
+        ":15012",
+        "[x]:1",
+    ],
+);
+const ROOTS: Tried = (
+    &["SYSTEM", "/etc/root.pem", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"],
+    &["", "-----BEGIN PRIVATE KEY-----"],
+);
+const HOSTNAMES: Tried = (&["", "istiod.example", "10.0.0.1", "fd00::1"], &["a b", "-/-", "a..b"]);
+const NAMES: Tried = (&["", "a-1.b_C", "1.10"], &["a b", "a/b", "a\n"]);
+const DOMAINS: Tried = (&["cluster.local", "td"], &["", "a b", "a..b", "spiffe://td"]);
+const PATHS: Tried = (&["/a", "a b"], &[""]);
+const OPTIONAL_PATHS: Tried = (&["", "/a"], &["a\0"]);
+const SWITCHES: Tried =
+    (&["true", "false", "1", "0", "yes", "No", "on", "OFF", "TRUE"], &["", "2", "maybe", "truth"]);
+const DURATIONS: Tried =
+    (&["500ms", "180s", "5m", "24h", "1h30m", "7"], &["", "0", "0s", "-1s", "soon", "5 minutes ago", "1.5"]);
+const GRACES: Tried = (&["0", "0s", "500ms", "3600"], &["", "-1", "soon"]);
+const LIMITS: Tried = (&["off", "0", "90m", "5"], &["", "never", "0s", "-5"]);
+const COUNTS: Tried = (&["1", "100"], &["", "0", "-1", "1.5", "many"]);
+const LISTENERS: Tried = (&["[::]:15020", "127.0.0.1:0"], &["", "15020", "localhost:15020", "[::]"]);
+const WINDOWS: Tried = (&["65535", "4194304"], &["", "0", "65534", "2147483648", "4MiB", "-1"]);
+const KEEPALIVES: Tried = (&["1s", "180s", "9h"], &["", "0", "500ms", "10h"]);
+
+/// Values that each setting takes, and such that it does not.
+const VALUES: &[(&str, Tried)] = &[
+    ("mesh", OPTIONAL_PATHS),
+    ("xds-address", ADDRESSES),
+    ("xds-on-demand", SWITCHES),
+    ("xds-root-ca", ROOTS),
+    ("alt-xds-hostname", HOSTNAMES),
+    ("ca-address", ADDRESSES),
+    ("ca-root-ca", ROOTS),
+    ("alt-ca-hostname", HOSTNAMES),
+    ("auth-token", (&["", "./token", "/var/run/token", "eyJh.bGci-Oi_J"], &["a b", "töken", "a\nb"])),
+    ("secret-ttl", DURATIONS),
+    ("node", NAMES),
+    ("network", NAMES),
+    ("cluster-id", NAMES),
+    ("cluster-domain", DOMAINS),
+    ("trust-domain", DOMAINS),
+    ("pod-name", NAMES),
+    ("pod-namespace", NAMES),
+    ("service-account", NAMES),
+    ("instance-ip", (&["", "10.0.0.1", "fd00::1"], &["10.0.0", "localhost", "10.0.0.1:80", "10.0.0.0/8"])),
+    ("dns-capture", SWITCHES),
+    ("dns-proxy-address", (&["localhost:15053", "[::1]:53"], &["", "15053", "localhost:dns", "a b:1"])),
+    ("egress-guard", SWITCHES),
+    ("probe-processes", (&["", "kubelet", "a, b"], &["a,,b", "/usr/bin/kubelet", ","])),
+    ("host-netns", OPTIONAL_PATHS),
+    ("packet-mark", (&["1337", "0x539", "0"], &["", "mark", "0x", "4294967296", "-1"])),
+    ("workers", (&["0", "1", "16", "50%", "100 %"], &["", "-1", "0%", "101%", "%", "half", "70000"])),
+    ("same-node-transport", (&["hbone", "direct"], &["", "HBONE", "plain"])),
+    ("tunnel-streams", COUNTS),
+    ("tunnels-per-peer", COUNTS),
+    ("pool-unused-release-timeout", DURATIONS),
+    ("http2-stream-window-size", WINDOWS),
+    ("http2-connection-window-size", WINDOWS),
+    ("http2-frame-size", (&["16384", "16777215"], &["", "16383", "16777216", "1MiB"])),
+    ("enable-orig-src", SWITCHES),
+    ("ipv6", SWITCHES),
+    ("compliance-policy", (&["", "pqc"], &["PQC", "fips-140-2", "none"])),
+    ("tls12", SWITCHES),
+    ("crl-path", OPTIONAL_PATHS),
+    ("connect-timeout", DURATIONS),
+    ("endpoint-timeout", DURATIONS),
+    ("retry-timeout", DURATIONS),
+    ("answer-timeout", DURATIONS),
+    ("first-bytes-timeout", DURATIONS),
+    ("tls-handshake-timeout", DURATIONS),
+    ("http2-handshake-timeout", DURATIONS),
+    ("certificate-timeout", DURATIONS),
+    ("own-workload-timeout", DURATIONS),
+    ("resolve-timeout", DURATIONS),
+    ("first-request-timeout", DURATIONS),
+    ("unused-tunnel-timeout", DURATIONS),
+    ("idle-timeout", LIMITS),
+    ("half-close-timeout", LIMITS),
+    ("stalled-timeout", LIMITS),
+    ("keepalive-enabled", SWITCHES),
+    ("keepalive-time", KEEPALIVES),
+    ("keepalive-interval", KEEPALIVES),
+    ("keepalive-retries", (&["1", "9", "127"], &["", "0", "128", "-1", "many"])),
+    ("unacknowledged-timeout", LIMITS),
+    ("max-connections-per-pod", COUNTS),
+    ("max-tunnels-per-pod", COUNTS),
+    ("max-handshakes", COUNTS),
+    ("max-label-sets", COUNTS),
+    ("label-release", DURATIONS),
+    ("run-dir", PATHS),
+    ("bpffs", PATHS),
+    ("proc", PATHS),
+    ("metrics-address", LISTENERS),
+    ("readiness-address", LISTENERS),
+    ("take-over", SWITCHES),
+    ("drain-limit", GRACES),
+    ("connection-termination-deadline", GRACES),
+    ("termination-grace-period-seconds", (&["", "0", "30"], &["30s", "-1", "long"])),
+    ("log-format", (&["plain", "json"], &["", "JSON", "text"])),
+    ("log", (&["info", "warn,access=debug", "off"], &["", "a=b=c", "info,access=loud"])),
+];
+
+#[test]
+fn every_setting_takes_what_is_good_and_nothing_else() {
+    for (flag, (takes, refuses)) in VALUES {
+        let setting =
+            settings().find(|known| known.face().flag == *flag).unwrap_or_else(|| panic!("no --{flag}"));
+        for value in *takes {
+            assert_eq!(setting.check(value), Ok(()), "--{flag}={value}");
+        }
+        for value in *refuses {
+            assert!(setting.check(value).is_err(), "--{flag}={value} is taken");
+        }
+    }
+    let tried: BTreeSet<_> = VALUES.iter().map(|(flag, _)| *flag).collect();
+    let all: BTreeSet<_> = settings().map(|known| known.face().flag).collect();
+    assert_eq!(tried, all);
+}
+
+#[test]
+fn a_bad_value_is_told_as_it_was_written_with_what_is_allowed() {
+    for known in settings() {
+        let face = known.face();
+        let (_, (_, refuses)) = VALUES.iter().find(|(flag, _)| *flag == face.flag).unwrap();
+        let Some(bad) = refuses.iter().find(|value| !value.is_empty() && !value.contains(['\n', '\0']))
+        else {
+            continue;
+        };
+        let told = problems(&[], &[(face.variable, bad)]);
+        let start = match face.shown(bad) {
+            Some(bad) => format!("{}={}: ", face.variable, bad.escape_debug()),
+            None => format!("{}=(secret): ", face.variable),
+        };
+        assert!(
+            told.iter().any(|one| one.starts_with(&start) && one.ends_with(face.allowed)),
+            "{start} {told:?}"
+        );
+    }
+}
+
+#[test]
+fn every_default_is_good_and_every_name_is_there_once() {
+    let (mut flags, mut variables) = (BTreeSet::new(), BTreeSet::new());
+    for known in settings() {
+        let face = known.face();
+        assert_eq!(known.check(face.default), Ok(()), "--{}", face.flag);
+        assert_eq!(face.in_cluster.map_or(Ok(()), |default| known.check(default)), Ok(()), "--{}", face.flag);
+        assert!(flags.insert(face.flag) && variables.insert(face.variable), "--{} is there twice", face.flag);
+    }
+    assert!(families().all(|family| flags.insert(family.flag) && variables.insert(family.prefix)));
+}
+
+#[test]
+fn without_settings_the_data_path_has_its_own_defaults() {
+    let own = format!("{:?}", tunnel::Config::default());
+    assert_eq!(format!("{:?}", good(&[], &[]).data_path), own);
+}
+
+#[test]
+fn a_share_of_the_cpus_is_rounded_up_and_none_means_all() {
+    let all = std::thread::available_parallelism().unwrap();
+    let workers = |value: &str| good(&[], &[("ZTUNNEL_WORKER_THREADS", value)]).data_path.workers;
+    assert_eq!((workers("0"), workers("100%"), workers("3").get()), (all, all, 3));
+    assert_eq!(workers("1%").get(), 1);
+    assert_eq!(workers("50%").get(), all.get().div_ceil(2));
+}

@@ -13,6 +13,7 @@ pub mod address;
 pub mod authorize;
 pub mod identity;
 pub mod inbound;
+mod interner;
 pub mod policy;
 pub mod route;
 pub mod service;

@@ -1,7 +1,7 @@
 //! An immutable picture of the mesh, and how the next one is made from it.
 //!
 //! Invariants: every index agrees with the resources; cloning costs nothing worth counting; an edit costs in
-//! proportion to what it changes, for all maps share structure. Endpoints of a service that has not come yet are staged:
+//! proportion to what it changes, for all maps share structure. What many resources say is kept once. Endpoints of a service that has not come yet are staged:
 //! they are indexed by the service's name and served once it is there.
 
 mod claims;
@@ -14,7 +14,7 @@ mod vips;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use imbl::{HashMap, OrdMap};
 
@@ -23,6 +23,7 @@ use self::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members
 use self::table::Table;
 use self::vips::CidrVips;
 use crate::address::{NamespacedHostname, NetworkAddress};
+use crate::interner::Interner;
 use crate::policy::Policy;
 use crate::route::target_port;
 use crate::service::Service;
@@ -61,6 +62,8 @@ pub struct Snapshot {
     policies: HashMap<Arc<str>, Arc<Policy>>,
     global_policies: OrdMap<Arc<str>, Arc<Policy>>,
     namespace_policies: HashMap<Arc<str>, OrdMap<Arc<str>, Arc<Policy>>>,
+    /// Of all snapshots that descend from one. Editors alone use it.
+    interner: Arc<Mutex<Interner>>,
 }
 
 impl Snapshot {

@@ -1,7 +1,8 @@
 //! Where the current snapshot is kept.
 //!
 //! Invariant: a reader takes no lock and is never held up by a writer; it sees one whole snapshot. Writers that
-//! start from the current snapshot take turns, so none undoes what another did.
+//! start from the current snapshot take turns, so none undoes what another did. A snapshot of a large mesh takes a while to
+//! be taken apart: that is never left to a reader, for what a reader may still hold is kept until nobody does.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,7 +16,9 @@ type Subscriber = Arc<dyn Fn() + Send + Sync>;
 /// Holds the current [`Snapshot`] and tells subscribers of each new one.
 pub struct Store {
     current: ArcSwap<Snapshot>,
-    writer: Mutex<()>,
+    /// Snapshots that are no longer current but were held by readers when they ceased to be. Locked by the writer whose
+    /// turn it is.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     subscribers: RwLock<Vec<Subscriber>>,
 }
 
@@ -24,7 +27,7 @@ impl Store {
     pub fn new() -> Self {
         Self {
             current: ArcSwap::from_pointee(Snapshot::default()),
-            writer: Mutex::new(()),
+            retired: Mutex::new(Vec::new()),
             subscribers: RwLock::new(Vec::new()),
         }
     }
@@ -43,9 +46,10 @@ impl Store {
     /// whether there was a next one.
     pub fn update(&self, next: impl FnOnce(&Snapshot) -> Option<Snapshot>) -> bool {
         {
-            let _turn = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(snapshot) = next(&self.current.load()) else { return false };
-            self.current.store(Arc::new(snapshot));
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(snapshot) = next(&self.current.load_full()) else { return false };
+            retired.push(self.current.swap(Arc::new(snapshot)));
+            release(&mut retired);
         }
         let subscribers = self.subscribers.read().unwrap_or_else(PoisonError::into_inner).clone();
         for subscriber in subscribers {
@@ -54,10 +58,23 @@ impl Store {
         true
     }
 
+    /// Takes apart, on the calling thread, snapshots that readers held when the next one came and hold no longer. Every
+    /// update does this too; it is for a thread that may take its time, some time after an update. It does not wait.
+    pub fn sweep(&self) {
+        if let Ok(mut retired) = self.retired.try_lock() {
+            release(&mut retired);
+        }
+    }
+
     /// Has a function called after each publish, on the publisher's thread. It must be quick, such as a wake-up.
     pub fn subscribe(&self, subscriber: Box<dyn Fn() + Send + Sync>) {
         self.subscribers.write().unwrap_or_else(PoisonError::into_inner).push(Arc::from(subscriber));
     }
+}
+
+/// Drops what nobody else holds. Of what is no longer current nobody gets hold anew.
+fn release(retired: &mut Vec<Arc<Snapshot>>) {
+    retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
 }
 
 impl Default for Store {
@@ -102,5 +119,30 @@ mod tests {
         editor.insert_workload(Workload { uid: "a".into(), ..Workload::default() });
         store.publish(editor.finish());
         assert_eq!(seen.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn the_last_reader_of_a_snapshot_is_not_the_one_that_takes_it_apart() {
+        let store = Store::new();
+        let insert = |uid: &str| {
+            store.update(|current| {
+                let mut editor = current.edit();
+                editor.insert_workload(Workload { uid: uid.into(), ..Workload::default() });
+                Some(editor.finish())
+            })
+        };
+        insert("a");
+        let held = store.load();
+        let weak = Arc::downgrade(&held);
+        store.publish(Snapshot::default());
+        drop(held);
+        assert_eq!(weak.strong_count(), 1, "the store holds it still");
+        store.sweep();
+        assert_eq!(weak.strong_count(), 0);
+        // One that nobody reads goes at once.
+        insert("b");
+        let weak = Arc::downgrade(&store.load());
+        insert("c");
+        assert_eq!(weak.strong_count(), 0);
     }
 }

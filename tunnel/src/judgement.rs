@@ -117,6 +117,8 @@ pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
         while wait(&changes, due.map_or(sweep, |due: Instant| due.min(sweep))) {
             let Some(shared) = weak.upgrade() else { return };
             due = judge_all(&shared);
+            // By now the workers have moved on to the new snapshot, and here is time to take the old one apart.
+            shared.store.sweep();
             if sweep <= Instant::now() {
                 shared.metrics.release(shared.config.label_release, &shared.store.load());
                 sweep = Instant::now() + period;

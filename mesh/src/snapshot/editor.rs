@@ -3,13 +3,14 @@
 //! Invariant: after every call all indexes agree with the resources. An insertion first takes out what the
 //! resource it replaces had put in.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
 
 use super::Snapshot;
 use super::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members, name, place};
 use crate::address::NamespacedHostname;
+use crate::interner::Interner;
 use crate::policy::{Policy, Scope};
 use crate::service::Service;
 use crate::workload::{NetworkMode, Workload};
@@ -26,8 +27,9 @@ impl SnapshotEditor {
     }
 
     /// Adds a workload, or replaces the one of its uid.
-    pub fn insert_workload(&mut self, workload: Workload) {
-        self.remove_workload(&Arc::clone(&workload.uid));
+    pub fn insert_workload(&mut self, mut workload: Workload) {
+        self.remove_workload(&workload.uid);
+        self.interner().workload(&mut workload);
         let workload = Arc::new(workload);
         let next = &mut self.next;
         if workload.network_mode == NetworkMode::Standard {
@@ -89,7 +91,8 @@ impl SnapshotEditor {
     }
 
     /// Adds a service, or replaces the one of its name. Endpoints that waited for it are served from now on.
-    pub fn insert_service(&mut self, service: Service) {
+    pub fn insert_service(&mut self, mut service: Service) {
+        self.interner().service(&mut service);
         let key = service.key();
         self.remove_service(&key);
         let service = Arc::new(service);
@@ -167,5 +170,9 @@ impl SnapshotEditor {
     /// The next snapshot.
     pub fn finish(self) -> Snapshot {
         self.next
+    }
+
+    fn interner(&self) -> MutexGuard<'_, Interner> {
+        self.next.interner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -156,7 +156,7 @@ pub struct WorkloadCertificate {
     pub key: PrivateKey,
     /// The roots that peers' certificates must chain to: all of the mesh, and those that have left it lately.
     pub roots: Vec<CertificateDer<'static>>,
-    /// When its validity begins.
+    /// When its validity begins, or that of an intermediate one if that is later.
     pub not_before: SystemTime,
     /// When it, or an intermediate one, ends.
     pub not_after: SystemTime,

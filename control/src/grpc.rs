@@ -7,7 +7,7 @@
 
 mod address;
 mod failure;
-mod file;
+pub(crate) mod file;
 mod headers;
 mod roots;
 mod token;

@@ -8,6 +8,10 @@
 pub mod ca;
 pub mod certificates;
 pub mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod grpc;
+pub mod istio_ca;
 pub mod proto;
+pub mod watched;
 pub mod xds;

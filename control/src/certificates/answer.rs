@@ -45,7 +45,7 @@ pub(crate) struct Checked {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The roots that came with it.
     pub(crate) roots: Vec<CertificateDer<'static>>,
-    /// When its validity begins; it may be later than now, if clocks differ.
+    /// When the last of the chain begins to be valid; it may be later than now, if clocks differ.
     pub(crate) not_before: SystemTime,
     /// When the first of the chain ends.
     pub(crate) not_after: SystemTime,
@@ -76,14 +76,15 @@ pub(crate) fn check(
     if !matches!(names, [GeneralName::URI(name)] if *name == expected) {
         return Err(Fault::OtherIdentity { presented: list(names) });
     }
-    let (not_before, mut not_after) = validity(&leaf)?;
+    let (mut not_before, mut not_after) = validity(&leaf)?;
     let mut keep = Vec::with_capacity(chain.len());
     for (n, der) in chain.iter().enumerate() {
         let parsed = parse("a certificate of the chain", der)?;
         let is_root = parsed.subject() == parsed.issuer() || roots.contains(der);
         keep.push(n == 0 || !is_root);
         if n > 0 && !is_root {
-            not_after = not_after.min(validity(&parsed)?.1);
+            let (begin, end) = validity(&parsed)?;
+            (not_before, not_after) = (not_before.max(begin), not_after.min(end));
         }
     }
     if let Ok(ago) = now.duration_since(not_after) {

@@ -189,7 +189,7 @@ impl Keeper {
             let renewed = request::with_roots(&certificate, &bundle.trusted);
             self.state.send_replace(State::Available(renewed));
         }
-        let as_of = SystemTime::now().clamp(certificate.not_before, certificate.not_after);
+        let as_of = SystemTime::now().max(certificate.not_before).min(certificate.not_after);
         let left = answer::leads_to(&certificate.chain, &bundle.current, as_of).is_err();
         if left {
             info!(identity = %self.identity, "the root of the certificate has left the mesh; it is renewed");

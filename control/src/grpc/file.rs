@@ -15,14 +15,15 @@ pub struct FileError {
 }
 
 /// The whole file, unless it is larger than `limit` bytes. Read beside the runtime: the file may be on a slow disk.
-pub(super) async fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
+pub(crate) async fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let owned = path.to_owned();
     let reading = tokio::task::spawn_blocking(move || read_now(&owned, limit));
     let outcome = reading.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
     outcome.map_err(|source| FileError { path: path.to_owned(), source })
 }
 
-fn read_now(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// The same, at once.
+pub(crate) fn read_now(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|length| length > limit) {

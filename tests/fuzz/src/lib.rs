@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::indexing_slicing, reason = "a panic is how a target says that something does not hold")]
 
+mod ca;
 mod connect;
 mod dns;
 mod proxy;
 
+pub use ca::ca_response;
 pub use connect::{connect_authority, connect_headers};
 pub use dns::dns;
 pub use proxy::proxy_protocol;
@@ -18,7 +20,8 @@ pub use proxy::proxy_protocol;
 pub type Target = fn(&[u8]);
 
 /// All targets, by their names.
-pub const TARGETS: [(&str, Target); 4] = [
+pub const TARGETS: [(&str, Target); 5] = [
+    ("ca_response", ca_response),
     ("connect_authority", connect_authority),
     ("connect_headers", connect_headers),
     ("dns", dns),

@@ -35,7 +35,7 @@ const WALLS: [Wall; 6] = [
     },
     Wall {
         libraries: &["culvert-control"],
-        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-control-plane"],
+        allowed: &["culvert-node-agent", "culvert-netns-tests", "culvert-control-plane", "culvert-fuzz"],
     },
 ];
 /// The pure domain may not know these.

@@ -118,6 +118,7 @@ impl Config {
 
     fn assemble(reader: &mut Reader<'_>) -> Option<Self> {
         let node = node::read(reader);
+        node::check_metadata(reader);
         let control_plane = control_plane::read(reader, node.as_ref());
         let (capture, process) = (capture::read(reader), process::read(reader));
         let data_path = data_path::read(reader, node.as_ref());

@@ -215,7 +215,7 @@ async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
 /// The mesh file, which is what says what the mesh is.
 fn mesh_file(config: &Config) -> anyhow::Result<&Path> {
     let plane = &config.control_plane;
-    if let Some(endpoint) = plane.xds.as_ref().or(plane.ca.as_ref()) {
+    if let Some(endpoint) = plane.xds.as_ref().map(|xds| &xds.endpoint).or(plane.ca.as_ref()) {
         bail!("{} cannot be asked by this release; leave XDS_ADDRESS and CA_ADDRESS empty", endpoint.address);
     }
     config.mesh.as_deref().context("no mesh file: set LOCAL_XDS_PATH or --mesh")

@@ -4,6 +4,7 @@
 //! `http://`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use tonic::transport::Uri;
@@ -53,6 +54,12 @@ impl FromStr for Address {
         }
         if !matches!(uri.path_and_query().map(|path| path.as_str()), None | Some("/" | "")) {
             return Err(wrong("it has a path"));
+        }
+        let host = uri.host().unwrap_or_default();
+        if let Some(v6) = host.strip_prefix('[')
+            && v6.strip_suffix(']').is_none_or(|v6| v6.parse::<Ipv6Addr>().is_err())
+        {
+            return Err(wrong("what is in brackets is no IPv6 address"));
         }
         match (uri.host(), uri.port_u16()) {
             (None | Some(""), _) => Err(wrong("it has no host")),
@@ -111,6 +118,7 @@ mod tests {
             ("ftp://istiod:21", "neither https nor http"),
             ("unix:///run/x.sock", "cannot be read"),
             ("fd00::1:15012", "cannot be read"),
+            ("[istiod]:15012", "no IPv6 address"),
             ("a b:15012", "cannot be read"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

@@ -1,13 +1,12 @@
 //! What feeds the mesh: a file, or the control plane, with all that it takes to be let in there.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::endpoint::{
-    ADDRESS, Address, HOSTNAME, ROOT, RootOfTrust, TOKEN, Token, check_header, is_literal,
-};
-use super::given::Givens;
+use control::grpc::{Address, Endpoint, RootsOfTrust, ServerName, Token};
+use control::xds;
+
+use super::endpoint::{ADDRESS, HOSTNAME, ROOTS, TOKEN, check_header, headers, is_literal};
 use super::kinds::{DURATION, OPTIONAL_PATH, SWITCH};
 use super::node::Node;
 use super::reader::Reader;
@@ -38,13 +37,13 @@ static XDS_ON_DEMAND: Setting<bool> = Setting::new(
     SWITCH,
     "Ask the control plane for workloads and services when they are first needed, instead of for all at the start.",
 );
-static XDS_ROOT_CA: Setting<RootOfTrust> = Setting::new(
+static XDS_ROOT_CA: Setting<RootsOfTrust> = Setting::new(
     ("xds-root-ca", "XDS_ROOT_CA"),
     ROOT_FILE,
-    ROOT,
+    ROOTS,
     "What the certificate of the control plane must chain to. A file is read again for each connection.",
 );
-static ALT_XDS_HOSTNAME: Setting<Option<String>> = Setting::new(
+static ALT_XDS_HOSTNAME: Setting<Option<ServerName>> = Setting::new(
     ("alt-xds-hostname", "ALT_XDS_HOSTNAME"),
     "",
     HOSTNAME,
@@ -57,13 +56,13 @@ pub(super) static CA_ADDRESS: Setting<Option<Address>> = Setting::new(
     "The authority that signs the certificates of workloads. Empty: the one that `ca:` of the mesh file names.",
 )
 .in_cluster(ISTIOD);
-static CA_ROOT_CA: Setting<RootOfTrust> = Setting::new(
+static CA_ROOT_CA: Setting<RootsOfTrust> = Setting::new(
     ("ca-root-ca", "CA_ROOT_CA"),
     ROOT_FILE,
-    ROOT,
+    ROOTS,
     "What the certificate of the authority's server must chain to. A file is read again for each connection.",
 );
-static ALT_CA_HOSTNAME: Setting<Option<String>> = Setting::new(
+static ALT_CA_HOSTNAME: Setting<Option<ServerName>> = Setting::new(
     ("alt-ca-hostname", "ALT_CA_HOSTNAME"),
     "",
     HOSTNAME,
@@ -109,6 +108,7 @@ pub(super) static SECTION: Section = Section {
             allowed: HEADER,
             check: check_header,
             is_secret: true,
+            any_case: true,
         },
         Family {
             flag: CA_HEADER,
@@ -118,50 +118,21 @@ pub(super) static SECTION: Section = Section {
             allowed: HEADER,
             check: check_header,
             is_secret: true,
+            any_case: true,
         },
     ],
 };
 
-/// Where the mesh and its certificates come from.
+/// Where the mesh and its certificates come from, if not from the mesh file.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for the client of the control plane")]
 pub(crate) struct ControlPlane {
     /// What says what the mesh is; none if the mesh file does.
-    pub(crate) xds: Option<Endpoint>,
-    /// Whether it is asked for single things when they are needed.
-    pub(crate) on_demand: bool,
+    pub(crate) xds: Option<xds::Config>,
     /// What signs certificates; none if the mesh file names a local authority.
     pub(crate) ca: Option<Endpoint>,
     /// How long its certificates are to be valid.
+    #[allow(dead_code, reason = "for the client of the authority")]
     pub(crate) certificate_ttl: Duration,
-}
-
-/// A server of the control plane.
-#[derive(Clone)]
-pub(crate) struct Endpoint {
-    /// Where.
-    pub(crate) address: Address,
-    /// What its certificate must chain to.
-    pub(crate) root: RootOfTrust,
-    /// The name in its certificate, if it is not the host's.
-    pub(crate) hostname: Option<String>,
-    /// How we prove who we are, if at all.
-    pub(crate) token: Option<Token>,
-    /// What else is sent along: names in lower case.
-    pub(crate) headers: BTreeMap<String, String>,
-}
-
-impl std::fmt::Debug for Endpoint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names: Vec<_> = self.headers.keys().collect();
-        f.debug_struct("Endpoint")
-            .field("address", &self.address.to_string())
-            .field("root", &self.root)
-            .field("hostname", &self.hostname)
-            .field("token", &self.token)
-            .field("headers", &names)
-            .finish()
-    }
 }
 
 /// Reads where the mesh file is, and the control plane.
@@ -174,25 +145,25 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<(Opti
     let (on_demand, certificate_ttl) = (reader.read(&XDS_ON_DEMAND), reader.read(&SECRET_TTL));
     let (mesh, xds, ca, token) = (mesh?, xds?, ca?, token?);
     agree(reader, mesh.is_some(), xds.is_some(), ca.is_some());
-    if let (Some(_), Some(node)) = (&xds, node) {
-        node.must_be_known(reader);
-    }
-    let givens = reader.givens();
-    let endpoint = |address: Option<Address>, root, hostname, headers| {
-        address.map(|address| Endpoint {
-            address,
-            root,
-            hostname,
+    let (givens, cluster_id) = (reader.givens(), node.map(|node| node.cluster_id.clone()));
+    let endpoint = |address: Option<Address>, roots, server_name, family| {
+        Some(Endpoint {
+            address: address?,
+            roots,
+            server_name,
             token: token.clone(),
-            headers: named(givens, headers),
+            headers: headers(givens, family),
+            cluster_id: cluster_id.clone()?,
         })
     };
-    let plane = ControlPlane {
-        xds: endpoint(xds, roots.0?, hostnames.0?, XDS_HEADER),
-        on_demand: on_demand?,
-        ca: endpoint(ca, roots.1?, hostnames.1?, CA_HEADER),
-        certificate_ttl: certificate_ttl?,
-    };
+    let (xds, ca) =
+        (endpoint(xds, roots.0?, hostnames.0?, XDS_HEADER), endpoint(ca, roots.1?, hostnames.1?, CA_HEADER));
+    let on_demand = on_demand?;
+    let xds = xds.zip(node).and_then(|(endpoint, node)| {
+        let node = node.introduce(reader)?;
+        Some(xds::Config { endpoint, node, on_demand })
+    });
+    let plane = ControlPlane { xds, ca, certificate_ttl: certificate_ttl? };
     Some((mesh, plane))
 }
 
@@ -218,8 +189,4 @@ fn agree(reader: &mut Reader<'_>, has_mesh: bool, has_xds: bool, has_ca: bool) {
             MESH.face().flag,
         ));
     }
-}
-
-fn named(givens: &Givens, family: &str) -> BTreeMap<String, String> {
-    givens.family(family).map(|(name, given)| (name.to_ascii_lowercase(), given.text.clone())).collect()
 }

@@ -55,7 +55,7 @@ impl Environment {
             };
             let given = Given { text: text.to_owned(), source: Source::Variable(name.clone()) };
             if let Some((family, own)) = family {
-                givens.enter_named(family.flag, own.to_owned(), given.clone());
+                givens.enter_named(family.flag, family.canonical(own), given.clone());
             }
             if let Some(face) = setting {
                 givens.enter(face.flag, given);

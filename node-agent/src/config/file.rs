@@ -149,7 +149,7 @@ impl Reading<'_> {
             match node {
                 Node::Text(text, line) => {
                     let source = self.source(line, key);
-                    self.givens.enter_named(family.flag, name, Given { text, source });
+                    self.givens.enter_named(family.flag, family.canonical(&name), Given { text, source });
                 }
                 _ => self.problem(line, &format!("{key}: one value is expected, {}", family.allowed)),
             }

@@ -16,7 +16,7 @@ pub(crate) struct Flags {
     /// The configuration file.
     pub(super) file: Option<PathBuf>,
     settings: Vec<(&'static str, String)>,
-    named: Vec<(&'static str, String)>,
+    named: Vec<(&'static Family, String)>,
 }
 
 impl Flags {
@@ -25,11 +25,12 @@ impl Flags {
         for (flag, text) in &self.settings {
             givens.enter(flag, Given { text: text.clone(), source: Source::Flag(flag) });
         }
-        for (flag, pair) in &self.named {
+        for (family, pair) in &self.named {
+            let flag = family.flag;
             match pair.split_once('=') {
                 Some((name, text)) => {
                     let given = Given { text: text.to_owned(), source: Source::Flag(flag) };
-                    givens.enter_named(flag, name.to_owned(), given);
+                    givens.enter_named(flag, family.canonical(name), given);
                 }
                 // What it is may be secret.
                 None => problems.push(format!("--{flag}: NAME=VALUE is expected")),
@@ -54,7 +55,7 @@ impl FromArgMatches for Flags {
         self.named = super::families()
             .flat_map(|family| {
                 let values = matches.get_many::<String>(family.flag).into_iter().flatten();
-                values.map(|value| (family.flag, value.clone()))
+                values.map(move |value| (family, value.clone()))
             })
             .collect();
         Ok(())

@@ -1,10 +1,12 @@
 //! Who this node and its agent are, towards the control plane and in names.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use control::grpc::ClusterId;
+use control::xds;
 use serde_json::Value;
 
+use super::endpoint::CLUSTER;
 use super::kinds::{DOMAIN, NAME};
 use super::reader::Reader;
 use super::setting::{Family, Kind, Known as _, Section, Setting};
@@ -22,10 +24,10 @@ static NETWORK: Setting<String> = Setting::new(
     NAME,
     "Network that this node is on; empty for the default one.",
 );
-static CLUSTER_ID: Setting<String> = Setting::new(
+static CLUSTER_ID: Setting<ClusterId> = Setting::new(
     ("cluster-id", "CLUSTER_ID"),
     "Kubernetes",
-    NAME,
+    CLUSTER,
     "Cluster that this node is in, as the control plane calls it.",
 );
 static CLUSTER_DOMAIN: Setting<String> = Setting::new(
@@ -38,7 +40,7 @@ static TRUST_DOMAIN: Setting<String> = Setting::new(
     ("trust-domain", "TRUST_DOMAIN"),
     "cluster.local",
     DOMAIN,
-    "Trust domain of the mesh that the control plane describes. A mesh file has its own, `trustDomain:`.",
+    "Checked, and not used: the control plane says the trust domain of each workload, and so does a mesh file (`trustDomain:`).",
 );
 static POD_NAME: Setting<String> =
     Setting::new(("pod-name", "POD_NAME"), "", NAME, "Name of the agent's pod; needed with a control plane.");
@@ -86,6 +88,7 @@ pub(super) static SECTION: Section = Section {
             allowed: "a name without blanks, and any text",
             check: |name, _| check_name(name),
             is_secret: false,
+            any_case: false,
         },
         Family {
             flag: METADATA_JSON,
@@ -99,61 +102,51 @@ pub(super) static SECTION: Section = Section {
                 parsed.map(drop).map_err(|error| format!("no JSON: {error}"))
             },
             is_secret: false,
+            any_case: false,
         },
     ],
 };
 
-/// Who this node and its agent are.
+/// Who this node is.
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for the client of the control plane")]
 pub(crate) struct Node {
     /// The node's name.
     pub(crate) name: String,
     /// Its network; empty for the default one.
     pub(crate) network: String,
     /// Its cluster.
-    pub(crate) cluster_id: String,
+    pub(crate) cluster_id: ClusterId,
     /// What names of Kubernetes end with.
     pub(crate) cluster_domain: String,
-    /// The trust domain of the control plane's mesh.
-    pub(crate) trust_domain: String,
-    /// The agent's pod.
-    pub(crate) pod_name: String,
-    /// Its namespace.
-    pub(crate) pod_namespace: String,
-    /// Its service account; empty if it is not to be told.
-    pub(crate) service_account: String,
-    /// Its address; there is one if there is a control plane.
-    pub(crate) instance_ip: Option<IpAddr>,
-    /// What else the control plane is told.
-    pub(crate) metadata: BTreeMap<String, Value>,
+    pod_name: String,
+    pod_namespace: String,
+    service_account: String,
+    instance_ip: Option<IpAddr>,
 }
 
 /// Reads who we are.
 pub(super) fn read(reader: &mut Reader<'_>) -> Option<Node> {
-    let texts =
-        [&NODE_NAME, &NETWORK, &CLUSTER_ID, &CLUSTER_DOMAIN, &TRUST_DOMAIN].map(|one| reader.read(one));
+    let texts = [&NODE_NAME, &NETWORK, &CLUSTER_DOMAIN].map(|one| reader.read(one));
     let pod = [&POD_NAME, &POD_NAMESPACE, &SERVICE_ACCOUNT].map(|one| reader.read(one));
-    let (instance_ip, metadata) = (reader.read(&INSTANCE_IP), metadata(reader));
-    let [name, network, cluster_id, cluster_domain, trust_domain] = texts;
+    let (cluster_id, instance_ip) = (reader.read(&CLUSTER_ID), reader.read(&INSTANCE_IP));
+    reader.read(&TRUST_DOMAIN)?;
+    let [name, network, cluster_domain] = texts;
     let [pod_name, pod_namespace, service_account] = pod;
     Some(Node {
         name: name?,
         network: network?,
         cluster_id: cluster_id?,
         cluster_domain: cluster_domain?,
-        trust_domain: trust_domain?,
         pod_name: pod_name?,
         pod_namespace: pod_namespace?,
         service_account: service_account?,
         instance_ip: instance_ip?,
-        metadata,
     })
 }
 
 impl Node {
-    /// Notes what a control plane needs to know and does not.
-    pub(super) fn must_be_known(&self, reader: &mut Reader<'_>) {
+    /// What the control plane is told of us, or none and a note of what it would need to know.
+    pub(super) fn introduce(&self, reader: &mut Reader<'_>) -> Option<xds::Node> {
         let needed = [
             (self.pod_name.is_empty(), POD_NAME.face()),
             (self.pod_namespace.is_empty(), POD_NAMESPACE.face()),
@@ -168,26 +161,50 @@ impl Node {
                 face.flag
             ));
         }
+        let parts = xds::Parts {
+            name: Some(self.pod_name.clone()).filter(|name| !name.is_empty())?,
+            namespace: Some(self.pod_namespace.clone()).filter(|name| !name.is_empty())?,
+            instance_ip: self.instance_ip?,
+            node_name: self.name.clone(),
+            cluster_id: self.cluster_id.to_string(),
+            service_account: Some(self.service_account.clone()).filter(|account| !account.is_empty()),
+            network: Some(self.network.clone()).filter(|network| !network.is_empty()),
+        };
+        match xds::Node::new(parts) {
+            Ok(mut node) => {
+                add_metadata(reader, &mut node);
+                Some(node)
+            }
+            Err(error) => {
+                let [name, namespace] = [&POD_NAME, &POD_NAMESPACE].map(|one| reader.quote(one.face()));
+                reader.problem(format!("{name}, {namespace}: {error}"));
+                None
+            }
+        }
     }
 }
 
-/// Texts and typed values together.
-fn metadata(reader: &mut Reader<'_>) -> BTreeMap<String, Value> {
-    let givens = reader.givens();
-    let mut metadata: BTreeMap<String, Value> = BTreeMap::new();
-    for (name, given) in givens.family(METADATA) {
-        metadata.insert(name.to_owned(), Value::String(given.text.clone()));
+/// Adds texts and typed values. What is wrong with them was noted when they were gathered.
+fn add_metadata(reader: &Reader<'_>, node: &mut xds::Node) {
+    for (name, given) in reader.givens().family(METADATA) {
+        let _ = node.add(name, &given.text);
     }
-    for (name, given) in givens.family(METADATA_JSON) {
-        // What is no JSON was noted when it was gathered.
-        let Ok(value) = serde_json::from_str(&given.text) else { continue };
-        if metadata.insert(name.to_owned(), value).is_some() {
-            let both = given.source.quote(&given.text);
-            reader
-                .problem(format!("{both}: {name} is there as text, too (ISTIO_META_{name}); leave one out"));
+    for (name, given) in reader.givens().family(METADATA_JSON) {
+        let _ = node.add_json(name, &given.text);
+    }
+}
+
+/// Notes metadata that is there as text and typed.
+pub(super) fn check_metadata(reader: &mut Reader<'_>) {
+    let givens = reader.givens();
+    for (name, typed) in givens.family(METADATA_JSON) {
+        if let Some((_, text)) = givens.family(METADATA).find(|(other, _)| *other == name) {
+            let [text, typed] = [text, typed].map(|given| given.source.to_string());
+            reader.problem(format!(
+                "the metadata {name} is there as text ({text}) and as JSON ({typed}); leave one out"
+            ));
         }
     }
-    metadata
 }
 
 fn check_name(name: &str) -> Result<(), String> {

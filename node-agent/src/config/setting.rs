@@ -144,6 +144,15 @@ pub(crate) struct Family {
     pub(crate) check: fn(&str, &str) -> Result<(), String>,
     /// Whether the values must never be shown.
     pub(crate) is_secret: bool,
+    /// Whether names that differ in case alone are the same.
+    pub(crate) any_case: bool,
+}
+
+impl Family {
+    /// The name under which one of them is known.
+    pub(crate) fn canonical(&self, name: &str) -> String {
+        if self.any_case { name.to_ascii_lowercase() } else { name.to_owned() }
+    }
 }
 
 /// The settings of one noun.

@@ -1,6 +1,6 @@
 //! Settings that have names of their own, and variables that nobody knows.
 
-use serde_json::json;
+use control::xds;
 
 use super::*;
 
@@ -16,13 +16,15 @@ fn headers_come_by_variable_flag_and_file() {
     let mut variables = PLANE.to_vec();
     variables.extend([("XDS_HEADER_X-Env", "by variable"), ("CA_ADDRESS", "istiod:15012")]);
     let config = read(&[&file.flag(), "--xds-header", "x-flag=a=b"], &variables).unwrap();
-    let headers = config.control_plane.xds.unwrap().headers;
-    let expected = [("x-env", "by variable"), ("x-file", "1"), ("x-flag", "a=b")];
-    assert_eq!(
-        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect::<Vec<_>>(),
-        expected
-    );
-    assert_eq!(config.control_plane.ca.unwrap().headers["x-ca"], "c");
+    let plane = config.control_plane;
+    let headers = |pairs: &[(&str, &str)]| {
+        let mut headers = control::grpc::Headers::default();
+        pairs.iter().for_each(|(name, value)| headers.add(name, value).unwrap());
+        headers
+    };
+    let expected = headers(&[("x-env", "by variable"), ("x-file", "1"), ("x-flag", "a=b")]);
+    assert!(plane.xds.unwrap().endpoint.headers == expected);
+    assert!(plane.ca.unwrap().headers == headers(&[("x-ca", "c")]));
 }
 
 #[test]
@@ -35,11 +37,9 @@ fn bad_headers_are_refused_without_being_shown() {
     let told = problems(&["--xds-header=s3cret", "--ca-header=grpc-timeout=s3cret"], &variables);
     assert_eq!(told.len(), 5, "{told:#?}");
     assert!(told.iter().all(|one| !one.contains("s3c")), "{told:#?}");
-    assert!(
-        told.iter().any(
-            |one| one.starts_with("XDS_HEADER_AUTHORIZATION=(secret): authorization is set by the agent")
-        )
-    );
+    assert!(told.iter().any(|one| {
+        one.starts_with("XDS_HEADER_AUTHORIZATION=(secret): the header `authorization` is set by the agent")
+    }));
 }
 
 #[test]
@@ -49,10 +49,25 @@ fn metadata_is_text_or_typed() {
         ("ISTIO_METAJSON_LABELS", r#"{"app": "agent", "n": [1, 2.5, null]}"#),
         ("ISTIO_META_DNS_CAPTURE", "false"),
     ];
+    let variables: Vec<_> = PLANE.into_iter().chain(variables).collect();
     let config = good(&["--metadata=A=b=c", "--metadata-json=N=5"], &variables);
-    let labels = json!({"app": "agent", "n": [1, 2.5, null]});
-    let expected = json!({"ENABLE_X": "true", "LABELS": labels, "DNS_CAPTURE": "false", "A": "b=c", "N": 5});
-    assert_eq!(serde_json::to_value(&config.node.metadata).unwrap(), expected);
+    let mut expected = xds::Node::new(xds::Parts {
+        name: "p".into(),
+        namespace: "n".into(),
+        instance_ip: [10, 0, 0, 1].into(),
+        node_name: String::new(),
+        cluster_id: "Kubernetes".into(),
+        service_account: None,
+        network: None,
+    })
+    .unwrap();
+    for (name, text) in [("ENABLE_X", "true"), ("DNS_CAPTURE", "false"), ("A", "b=c")] {
+        expected.add(name, text).unwrap();
+    }
+    for (name, json) in [("LABELS", r#"{"app": "agent", "n": [1, 2.5, null]}"#), ("N", "5")] {
+        expected.add_json(name, json).unwrap();
+    }
+    assert_eq!(config.control_plane.xds.unwrap().node, expected);
     assert!(!config.capture.dns);
 }
 

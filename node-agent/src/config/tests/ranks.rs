@@ -11,7 +11,7 @@ fn a_flag_outranks_a_variable_that_outranks_the_file_that_outranks_the_default()
         good(&[&file.flag(), "--node=by-flag"], &[("NODE_NAME", "by-variable"), ("NETWORK", "by-variable")]);
     let Node { name, network, cluster_id, cluster_domain, .. } = &config.node;
     assert_eq!(
-        [name, network, cluster_id, cluster_domain],
+        [name, network, cluster_id.as_str(), cluster_domain],
         ["by-flag", "by-variable", "by-file", "cluster.local"]
     );
     let source =
@@ -43,14 +43,14 @@ fn in_a_cluster_the_control_plane_is_istiod_unless_there_is_a_mesh_file() {
         [("POD_NAME", "agent"), ("POD_NAMESPACE", "istio-system"), ("INSTANCE_IP", "10.0.0.1")];
     let [name, namespace, ip] = WHO;
     let config = read(&[], &[CLUSTER, name, namespace, ip]).unwrap();
-    let istiod = "https://istiod.istio-system.svc:15012";
-    assert_eq!(config.control_plane.xds.unwrap().address.to_string(), istiod);
+    let istiod = "istiod.istio-system.svc:15012";
+    assert_eq!(config.control_plane.xds.unwrap().endpoint.address.to_string(), istiod);
     assert_eq!(config.control_plane.ca.unwrap().address.to_string(), istiod);
     let config = good(&[], &[CLUSTER]);
     assert!(config.control_plane.xds.is_none() && config.control_plane.ca.is_none());
     let explicit = [CLUSTER, name, namespace, ip, ("XDS_ADDRESS", "elsewhere:1")];
     let config = good(&[], &explicit);
-    assert_eq!(config.control_plane.xds.unwrap().address.host, "elsewhere");
+    assert_eq!(config.control_plane.xds.unwrap().endpoint.address.to_string(), "elsewhere:1");
     let none = read(&[], &[CLUSTER, ("XDS_ADDRESS", "")]).unwrap_err().to_string();
     assert!(none.contains("nothing says what the mesh is"), "{none}");
 }

@@ -1,7 +1,8 @@
 //! Settings that must go together, and several that are wrong at once.
 
+use control::grpc::{RootsOfTrust, Token};
+
 use super::*;
-use crate::config::endpoint::{RootOfTrust, Token};
 
 #[test]
 fn something_must_say_what_the_mesh_is_and_somebody_must_sign() {
@@ -78,18 +79,16 @@ fn what_was_written_reaches_whom_it_concerns() {
         ],
     );
     let plane = &config.control_plane;
-    let (xds, ca) = (plane.xds.as_ref().unwrap(), plane.ca.as_ref().unwrap());
+    let (xds, ca) = (&plane.xds.as_ref().unwrap().endpoint, plane.ca.as_ref().unwrap());
+    assert_eq!((xds.address.to_string().as_str(), &xds.roots), ("istiod.example:443", &RootsOfTrust::System));
+    let name = xds.server_name.as_ref().map(ToString::to_string);
     assert_eq!(
-        (xds.address.to_string().as_str(), &xds.root),
-        ("https://istiod.example:443", &RootOfTrust::System)
+        (name.as_deref(), &xds.token),
+        (Some("istiod.other"), &Some("eyJh.x.y".parse::<Token>().unwrap()))
     );
     assert_eq!(
-        (xds.hostname.as_deref(), &xds.token),
-        (Some("istiod.other"), &Some(Token::Literal("eyJh.x.y".into())))
-    );
-    assert_eq!(
-        (ca.address.to_string().as_str(), &ca.root),
-        ("https://[fd00::2]:15012", &RootOfTrust::File("/etc/ca.pem".into()))
+        (ca.address.to_string().as_str(), &ca.roots),
+        ("[fd00::2]:15012", &RootsOfTrust::File("/etc/ca.pem".into()))
     );
     assert_eq!(plane.certificate_ttl.as_secs(), 3600);
     let path = &config.data_path;

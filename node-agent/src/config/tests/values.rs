@@ -28,10 +28,7 @@ const ADDRESSES: Tried = (
         "[x]:1",
     ],
 );
-const ROOTS: Tried = (
-    &["SYSTEM", "/etc/root.pem", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----"],
-    &["", "-----BEGIN PRIVATE KEY-----"],
-);
+const TRUSTED: Tried = (&["SYSTEM", "/etc/root.pem"], &["", "-----BEGIN PRIVATE KEY-----"]);
 const HOSTNAMES: Tried = (&["", "istiod.example", "10.0.0.1", "fd00::1"], &["a b", "-/-", "a..b"]);
 const NAMES: Tried = (&["", "a-1.b_C", "1.10"], &["a b", "a/b", "a\n"]);
 const DOMAINS: Tried = (&["cluster.local", "td"], &["", "a b", "a..b", "spiffe://td"]);
@@ -53,16 +50,16 @@ const VALUES: &[(&str, Tried)] = &[
     ("mesh", OPTIONAL_PATHS),
     ("xds-address", ADDRESSES),
     ("xds-on-demand", SWITCHES),
-    ("xds-root-ca", ROOTS),
+    ("xds-root-ca", TRUSTED),
     ("alt-xds-hostname", HOSTNAMES),
     ("ca-address", ADDRESSES),
-    ("ca-root-ca", ROOTS),
+    ("ca-root-ca", TRUSTED),
     ("alt-ca-hostname", HOSTNAMES),
     ("auth-token", (&["", "./token", "/var/run/token", "eyJh.bGci-Oi_J"], &["a b", "töken", "a\nb"])),
     ("secret-ttl", DURATIONS),
     ("node", NAMES),
     ("network", NAMES),
-    ("cluster-id", NAMES),
+    ("cluster-id", (&["Kubernetes", "a/b"], &["", "a b", "ü"])),
     ("cluster-domain", DOMAINS),
     ("trust-domain", DOMAINS),
     ("pod-name", NAMES),

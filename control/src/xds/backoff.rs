@@ -20,14 +20,14 @@ impl Backoff {
         Self { next: FIRST }
     }
 
-    /// The wait after a stream that ended. `benign`: it brought something and its end was to be expected. `lived`: for how
-    /// long it stood; one that outlived the longest wait has nothing to do with the failures before it.
-    pub(super) fn after(&mut self, benign: bool, lived: Duration) -> Duration {
-        if benign || lived >= LONGEST {
+    /// The wait after a stream that ended. `fruitful`: everything that it had to bring came, so what went wrong before has
+    /// passed. `expected`: its end is no sign of trouble.
+    pub(super) fn after(&mut self, fruitful: bool, expected: bool) -> Duration {
+        if fruitful {
             self.next = FIRST;
         }
         let wait = self.next;
-        if !benign {
+        if !(fruitful && expected) {
             self.next = LONGEST.min(wait * 2);
         }
         wait.mul_f64(rand::random_range(1.0 - JITTER..1.0 + JITTER))
@@ -44,15 +44,15 @@ mod tests {
 
     #[test]
     fn doubles_up_to_15_s_and_begins_anew() {
-        let (mut backoff, none) = (Backoff::new(), Duration::ZERO);
+        let mut backoff = Backoff::new();
         for expected in [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 15_000, 15_000] {
-            let wait = backoff.after(false, none);
+            let wait = backoff.after(false, false);
             assert!(about(wait, Duration::from_millis(expected)), "{wait:?} for {expected}");
         }
-        assert!(about(backoff.after(true, none), FIRST));
-        assert!(about(backoff.after(true, none), FIRST), "a close that was to be expected costs nothing");
-        assert!(about(backoff.after(false, none), FIRST));
-        assert!(about(backoff.after(false, none), FIRST * 2));
-        assert!(about(backoff.after(false, LONGEST), FIRST), "it had stood for long");
+        assert!(about(backoff.after(false, true), LONGEST), "it brought nothing, however orderly it ended");
+        assert!(about(backoff.after(true, true), FIRST));
+        assert!(about(backoff.after(true, true), FIRST), "a close that was to be expected costs nothing");
+        assert!(about(backoff.after(true, false), FIRST));
+        assert!(about(backoff.after(false, false), FIRST * 2));
     }
 }

@@ -12,7 +12,6 @@ use mesh::route::Key;
 use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::backoff::Backoff;
@@ -155,15 +154,12 @@ async fn keep(mut stream: Stream) {
     let address = stream.endpoint.address.clone();
     let mut backoff = Backoff::new();
     loop {
-        let began = Instant::now();
         let (ending, fruitful) = Box::pin(stream.run()).await;
         stream.metrics.terminated(ending.reason());
-        // One that ends before it brought anything is a failure, however orderly.
-        let expected = ending.is_expected() && fruitful;
-        let wait = backoff.after(expected, began.elapsed());
+        let wait = backoff.after(fruitful, ending.is_expected());
         if matches!(ending, Ending::Fresh) {
             debug!(%address, %ending, "the stream is left");
-        } else if expected {
+        } else if fruitful && ending.is_expected() {
             info!(%address, %ending, retry_in = ?wait, "the stream of the control plane ended");
         } else {
             warn!(%address, %ending, retry_in = ?wait, "no stream of the control plane; what is known stays in force");

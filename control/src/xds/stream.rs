@@ -57,15 +57,16 @@ pub(super) struct Stream {
 type Requests = mpsc::Sender<DeltaDiscoveryRequest>;
 
 impl Stream {
-    /// Runs one stream to its end. Says how it ended, and whether it brought anything.
+    /// Runs one stream to its end. Says how it ended, and whether everything came that it had to bring.
     pub(super) async fn run(&mut self) -> (Ending, bool) {
-        let mut fruitful = false;
         match self.open().await {
             Ok((requests, responses)) => {
-                let _connected = self.metrics.connected();
-                (self.follow(&requests, responses, &mut fruitful).await, fruitful)
+                let connected = self.metrics.connected();
+                let ending = self.follow(&requests, responses).await;
+                drop(connected);
+                (ending, self.session.unanswered().next().is_none())
             }
-            Err(ending) => (ending, fruitful),
+            Err(ending) => (ending, false),
         }
     }
 
@@ -93,7 +94,6 @@ impl Stream {
         &mut self,
         requests: &Requests,
         mut responses: Streaming<DeltaDiscoveryResponse>,
-        fruitful: &mut bool,
     ) -> Ending {
         let first = Instant::now() + FIRST;
         loop {
@@ -105,11 +105,8 @@ impl Stream {
                         Ok(Some(response)) => self.gather(response, &mut responses).await,
                         other => (Vec::new(), Some(end_of(other))),
                     };
-                    if !batch.is_empty() {
-                        *fruitful = true;
-                        if let Err(ending) = self.take(batch, requests).await {
-                            return end.unwrap_or(ending);
-                        }
+                    if let Err(ending) = self.take(batch, requests).await {
+                        return end.unwrap_or(ending);
                     }
                     if let Some(ending) = end {
                         return ending;

@@ -1,3 +1,5 @@
 //! Subscriptions, what is made of responses, conversations with a real control plane, and streams over real gRPC.
 
+mod endings;
+mod replay;
 mod session;

@@ -13,6 +13,7 @@ mod cni_server;
 mod config;
 mod detach;
 mod enrollment;
+mod feed;
 mod handover;
 mod kubelet;
 mod lock;

@@ -7,27 +7,22 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use control::ca::LocalCa;
-use control::file::{self, FileSource};
-use mesh::Store;
+use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use redirect::{Listeners, NodeCapture, NodeGuard, Role};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 use tunnel::Tunnel;
 
-use crate::certificates::Certificates;
 use crate::cli::Place;
 use crate::config::Config;
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
+use crate::feed::Feed;
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
@@ -35,6 +30,8 @@ use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_ser
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
+/// How long an agent that takes pods over waits until it knows the mesh. The other one waits for longer.
+const TOLD: Duration = Duration::from_secs(20);
 /// How long control tasks may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -67,39 +64,39 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let ports = [duplicate(&metrics_port)?, duplicate(&readiness_port)?];
     let readiness = Readiness::default();
     let pods_pending = readiness.wait_for("capture of the pods present at the start");
-    background.spawn(admin::serve_readiness(readiness_port, readiness));
-
     let mut registry = Registry::default();
     metrics::register_process(&mut registry, logging.dropped.clone());
-    let store = Arc::new(Store::new());
-    let mesh = mesh_file(config)?;
-    let certificates = certificates(mesh, &mut registry)?;
-    let (enrollments, wanted) = watch::channel(Vec::new());
-    let source = FileSource::watch(mesh, Some(Arc::clone(&store)), enrollments)?;
-    metrics::register_file(&mut registry, Arc::clone(source.counters()));
+    let feed = Feed::start(config, &readiness, &mut registry)?;
+    background.spawn(admin::serve_readiness(readiness_port, readiness));
 
     let node = Arc::new(NodeCapture::open(&place.bpffs)?);
     redirect::egress::prepare(&node, capture.egress_guard)?;
     let search = kubelet_search(config);
     let data_path = config.data_path.clone();
-    let tunnel = Arc::new(Tunnel::new(data_path, Arc::clone(&store), certificates, None, &mut registry)?);
+    let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
+    let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut registry)?;
+    let tunnel = Arc::new(tunnel);
     let events = node.take_events();
+    let inherited = inherited(claim.pods());
+    if !inherited.is_empty() {
+        feed.told(TOLD).await.context("the pods stay with the agent before this one")?;
+    }
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
         node: Arc::clone(&node),
         bpffs: place.bpffs.clone(),
         tunnel: Arc::clone(&tunnel),
-        store,
+        store: Arc::clone(&feed.store),
         records: Records::open(&place.run_dir)?,
         proc: place.proc.clone(),
         metrics: EnrollmentMetrics::register(&mut registry),
         defaults: PodDefaults { dns: capture.dns, guard: capture.egress_guard },
-        inherited: inherited(claim.pods()),
+        inherited,
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     background.spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
 
-    let taken = enrollment::inherit(&enroller, &wanted).await;
+    let taken = enrollment::inherit(&enroller, &feed.pods).await;
     let sockets = [CNI, ADMIN, HANDOVER].map(|name| claim.socket(name));
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
@@ -115,7 +112,7 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
             Ok(())
         });
     }
-    tokio::spawn(enrollment::run(Arc::clone(&enroller), wanted, pods_pending));
+    tokio::spawn(enrollment::run(Arc::clone(&enroller), feed.pods.clone(), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
     let estate = hand_out(place, enroller, lock, ports, sockets)?;
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
@@ -210,28 +207,6 @@ async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
         told = until_told() => told?,
     }
     Ok(())
-}
-
-/// The mesh file, which is what says what the mesh is.
-fn mesh_file(config: &Config) -> anyhow::Result<&Path> {
-    let plane = &config.control_plane;
-    if let Some(endpoint) = plane.xds.as_ref().map(|xds| &xds.endpoint).or(plane.ca.as_ref()) {
-        bail!("{} cannot be asked by this release; leave XDS_ADDRESS and CA_ADDRESS empty", endpoint.address);
-    }
-    config.mesh.as_deref().context("no mesh file: set LOCAL_XDS_PATH or --mesh")
-}
-
-/// The local certificate authority that the mesh file names.
-fn certificates(mesh: &Path, registry: &mut Registry) -> anyhow::Result<Arc<Certificates>> {
-    let parsed = file::load(mesh)?;
-    let ca = parsed.ca.with_context(|| {
-        format!(
-            "{} names no certificate authority; add `ca: {{dir: /var/lib/culvert/ca}}` to it",
-            mesh.display()
-        )
-    })?;
-    let authority = LocalCa::open_or_create(&ca.dir, &parsed.trust_domain)?;
-    Ok(Arc::new(Certificates::new(Arc::new(authority), ca.ttl, registry)))
 }
 
 fn kubelet_search(config: &Config) -> kubelet::Search {

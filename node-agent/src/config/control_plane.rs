@@ -131,7 +131,6 @@ pub(crate) struct ControlPlane {
     /// What signs certificates; none if the mesh file names a local authority.
     pub(crate) ca: Option<Endpoint>,
     /// How long its certificates are to be valid.
-    #[allow(dead_code, reason = "for the client of the authority")]
     pub(crate) certificate_ttl: Duration,
 }
 

@@ -194,6 +194,8 @@ async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
 /// Goes on serving what is open after the agent was told to end, for as long as it may; being told again ends it at once.
 async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
     const PERIOD: Duration = Duration::from_millis(50);
+    let open = tunnel.connections().len();
+    tracing::info!(open, limit = ?limit, "told to end; open connections are served to their end, within the limit");
     let done = async {
         while !tunnel.connections().is_empty() {
             tokio::time::sleep(PERIOD).await;

@@ -120,9 +120,14 @@ impl Agent {
 
     /// Asks it to end (SIGTERM) and waits for that.
     pub fn stop(&mut self) -> Result<ExitStatus> {
-        let mut child = self.child.take().context("the agent is not running")?;
-        signal::kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
-        command::wait(&mut child, STOP_LIMIT).context("the agent after SIGTERM")
+        self.terminate()?;
+        self.wait_exit(STOP_LIMIT).context("the agent after SIGTERM")
+    }
+
+    /// Asks it to end (SIGTERM) and does not wait.
+    pub fn terminate(&self) -> Result<()> {
+        let pid = self.pid().context("the agent is not running")?;
+        Ok(signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?)
     }
 
     /// Waits for the process to end by itself.

@@ -1,8 +1,8 @@
 //! `culvert run`: makes every room, joins them, and waits for the end.
 //!
 //! Whatever can be wrong with configuration, privileges, kernel or ports is found before a pod is touched. On SIGTERM or
-//! Ctrl-C the process ends; its pods stay captured, and refused, until the next agent takes them over. An agent that has
-//! handed its pods over to the next one serves what it has accepted, and ends with that.
+//! Ctrl-C the process serves what is open, for as long as it may, and ends; its pods stay captured, and refused, until the next
+//! agent takes them over. An agent that has handed its pods over to the next one serves what it has accepted, and ends with that.
 
 use std::collections::HashMap;
 use std::io;

@@ -175,7 +175,15 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<(tunn
         config.dns.cluster_domain = Arc::from(node.cluster_domain.as_str());
     }
     config.dns.ipv6 = ipv6?;
-    Some((config, Tls { post_quantum: post_quantum?, tls12: tls12?, crl: crl? }))
+    let (post_quantum, tls12) = (post_quantum?, tls12?);
+    if post_quantum && tls12 {
+        reader.problem(format!(
+            "{} and {}: TLS 1.2 cannot agree on keys by X25519MLKEM768; allow one of the two",
+            reader.quote(COMPLIANCE_POLICY.face()),
+            reader.quote(TLS12.face()),
+        ));
+    }
+    Some((config, Tls { post_quantum, tls12, crl: crl? }))
 }
 
 fn workers(text: &str) -> Result<NonZeroUsize, String> {

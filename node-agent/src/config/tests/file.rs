@@ -63,7 +63,21 @@ fn what_is_no_configuration_is_refused_and_nothing_is_one() {
     }
     assert!(told("network: [a]\n")[0].starts_with("c.yaml:1: network: a list is no value"));
     assert!(told("node: &a b\nnetwork: *a\n")[0].starts_with("c.yaml:2: network: an alias"));
-    assert!(!told(&"[".repeat(100_000)).is_empty());
+    for deep in ["[", "{a: ", "- ", "? "] {
+        assert!(!told(&deep.repeat(100_000)).is_empty(), "{deep:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_read_as_far_as_it_goes_or_refused() {
+    let text = "# all\nnode: &a 'é\\'\nprobeProcesses: [a, {b: c}]\nmetadata:\n  ? A\n  : \"x\\n\"\n  B: |\n    two\n    lines\nlog: *a\n";
+    for (end, _) in text.char_indices() {
+        for insert in ["", ":", "- ", "}", "\t", "\u{0}", "%"] {
+            let (start, rest) = text.split_at(end);
+            drop(told(&format!("{start}{insert}")));
+            drop(told(&format!("{start}{insert}{rest}")));
+        }
+    }
 }
 
 #[test]

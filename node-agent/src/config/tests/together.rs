@@ -38,6 +38,16 @@ fn windows_that_would_deadlock_are_refused_with_the_reason() {
 }
 
 #[test]
+fn tls_that_cannot_be_post_quantum_is_not_allowed_where_it_must_be() {
+    let told = problems(&[], &[("COMPLIANCE_POLICY", "pqc"), ("TLS12_ENABLED", "1")]);
+    assert!(
+        told.len() == 1 && told[0].starts_with("COMPLIANCE_POLICY=pqc and TLS12_ENABLED=1: "),
+        "{told:#?}"
+    );
+    assert!(good(&[], &[("TLS12_ENABLED", "1")]).tls.tls12);
+}
+
+#[test]
 fn all_that_is_wrong_is_told_at_once() {
     let file = Temporary::new("several.yaml", "ipv6: maybe\nnonsense: 1\n");
     let told = problems(
@@ -72,7 +82,6 @@ fn what_was_written_reaches_whom_it_concerns() {
             ("IPV6_ENABLED", "false"),
             ("NETWORK", "net1"),
             ("COMPLIANCE_POLICY", "pqc"),
-            ("TLS12_ENABLED", "true"),
             ("CRL_PATH", "/etc/crl.pem"),
             ("RUST_LOG", "debug"),
             ("LOG_FORMAT", "json"),
@@ -96,7 +105,7 @@ fn what_was_written_reaches_whom_it_concerns() {
     assert_eq!((path.timeouts.idle.unwrap().as_secs(), path.timeouts.half_close), (5400, None));
     assert!(!path.keepalive.enabled && !path.original_source && !path.dns.ipv6 && &*path.network == "net1");
     assert_eq!((path.keepalive.time.as_secs(), path.keepalive.retries), (30, 3));
-    assert_eq!(config.tls, Tls { post_quantum: true, tls12: true, crl: Some("/etc/crl.pem".into()) });
+    assert_eq!(config.tls, Tls { post_quantum: true, tls12: false, crl: Some("/etc/crl.pem".into()) });
     assert_eq!(
         (config.process.log.as_str(), config.process.log_format),
         ("debug", crate::logging::LogFormat::Json)

@@ -168,6 +168,9 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<(Opti
 
 /// Notes what is missing for there to be a mesh, and certificates.
 fn agree(reader: &mut Reader<'_>, has_mesh: bool, has_xds: bool, has_ca: bool) {
+    if !reader.are_good(&[MESH.face(), XDS_ADDRESS.face(), CA_ADDRESS.face()]) {
+        return;
+    }
     if !has_mesh && !has_xds {
         reader.problem(format!(
             "nothing says what the mesh is: set {} to the control plane's address, such as {ISTIOD}, or {} to a mesh file \

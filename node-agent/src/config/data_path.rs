@@ -162,7 +162,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<(tunn
     config.http2.stream_window = stream?;
     config.http2.connection_window = connection?;
     config.http2.frame_size = frame?;
-    if config.http2.connection_window <= config.http2.stream_window {
+    let windows_are_good = reader.are_good(&[CONNECTION_WINDOW.face(), STREAM_WINDOW.face()]);
+    if windows_are_good && config.http2.connection_window <= config.http2.stream_window {
         reader.problem(format!(
             "{} and {}: the window of a tunnel must be larger than that of one connection in it; else one that does not read \
              stops all others",

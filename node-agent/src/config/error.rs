@@ -18,6 +18,6 @@ impl fmt::Display for ConfigError {
                 several.iter().try_for_each(|problem| write!(f, "\n  {problem}"))?;
             }
         }
-        write!(f, "\n  (every setting is in docs/configuration.md; `culvert config` shows what is in force)")
+        write!(f, "\n  (every setting is in docs/configuration.md)")
     }
 }

@@ -153,6 +153,9 @@ impl Node {
             (self.instance_ip.is_none(), INSTANCE_IP.face()),
         ];
         for (_, face) in needed.iter().filter(|(is_missing, _)| *is_missing) {
+            if !reader.are_good(&[face]) {
+                continue;
+            }
             reader.problem(format!(
                 "{}: a control plane is used (XDS_ADDRESS) and does not take an agent without this; set {} from the downward \
                  API, or --{}",

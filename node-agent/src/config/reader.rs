@@ -1,5 +1,7 @@
 //! Reads values that were written, and notes everything that is wrong with them instead of stopping at the first.
 
+use std::collections::BTreeSet;
+
 use super::given::{Given, Givens};
 use super::setting::{Face, Known as _, Setting};
 
@@ -7,11 +9,12 @@ use super::setting::{Face, Known as _, Setting};
 pub(crate) struct Reader<'a> {
     givens: &'a Givens,
     problems: Vec<String>,
+    bad: BTreeSet<&'static str>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(givens: &'a Givens, problems: Vec<String>) -> Self {
-        Self { givens, problems }
+        Self { givens, problems, bad: BTreeSet::new() }
     }
 
     /// The value of a setting. A bad one is noted, and the default stands in for it so that the others are read, too.
@@ -22,7 +25,10 @@ impl<'a> Reader<'a> {
         if let Some(given) = self.givens.settings.get(face.flag) {
             match setting.parse(&given.text) {
                 Ok(value) => return Some(value),
-                Err(reason) => self.problems.push(blame(face, given, &reason)),
+                Err(reason) => {
+                    self.problems.push(blame(face, given, &reason));
+                    self.bad.insert(face.flag);
+                }
             }
         }
         match setting.parse(face.default) {
@@ -32,6 +38,11 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// Whether the values that were read of these settings are what was written; else it is of no use to compare them.
+    pub(crate) fn are_good(&self, faces: &[&Face]) -> bool {
+        faces.iter().all(|face| !self.bad.contains(face.flag))
     }
 
     /// Everything that was written.

@@ -48,6 +48,19 @@ fn tls_that_cannot_be_post_quantum_is_not_allowed_where_it_must_be() {
 }
 
 #[test]
+fn a_bad_value_is_told_once_and_not_for_what_would_follow_from_it() {
+    let told = read(&[], &[("XDS_ADDRESS", "istiod")]).unwrap_err().problems;
+    assert!(told.len() == 1 && told[0].starts_with("XDS_ADDRESS=istiod: "), "{told:#?}");
+    let told = problems(
+        &["--xds-address=istiod:1", "--pod-name=p", "--pod-namespace=n"],
+        &[("INSTANCE_IP", "here")],
+    );
+    assert!(told.len() == 1 && told[0].starts_with("INSTANCE_IP=here: no IP address"), "{told:#?}");
+    let told = problems(&["--http2-stream-window-size=big"], &[("HTTP2_CONNECTION_WINDOW_SIZE", "65535")]);
+    assert!(told.len() == 1 && told[0].starts_with("--http2-stream-window-size=big: "), "{told:#?}");
+}
+
+#[test]
 fn all_that_is_wrong_is_told_at_once() {
     let file = Temporary::new("several.yaml", "ipv6: maybe\nnonsense: 1\n");
     let told = problems(

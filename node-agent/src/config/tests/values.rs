@@ -187,3 +187,62 @@ fn a_share_of_the_cpus_is_rounded_up_and_none_means_all() {
     assert_eq!(workers("1%").get(), 1);
     assert_eq!(workers("50%").get(), all.get().div_ceil(2));
 }
+
+/// What users of ztunnel have set already.
+const PEERS: [&str; 45] = [
+    "XDS_ADDRESS",
+    "CA_ADDRESS",
+    "XDS_ON_DEMAND",
+    "XDS_ROOT_CA",
+    "CA_ROOT_CA",
+    "ALT_XDS_HOSTNAME",
+    "ALT_CA_HOSTNAME",
+    "AUTH_TOKEN",
+    "XDS_HEADER_x-tenant",
+    "CA_HEADER_x-tenant",
+    "ISTIO_META_ENABLE_HBONE",
+    "ISTIO_METAJSON_LABELS",
+    "CLUSTER_ID",
+    "CLUSTER_DOMAIN",
+    "NETWORK",
+    "NODE_NAME",
+    "POD_NAME",
+    "POD_NAMESPACE",
+    "SERVICE_ACCOUNT",
+    "INSTANCE_IP",
+    "TRUST_DOMAIN",
+    "SECRET_TTL",
+    "CRL_PATH",
+    "LOCAL_XDS_PATH",
+    "PACKET_MARK",
+    "ENABLE_ORIG_SRC",
+    "KEEPALIVE_ENABLED",
+    "KEEPALIVE_TIME",
+    "KEEPALIVE_INTERVAL",
+    "KEEPALIVE_RETRIES",
+    "POOL_MAX_STREAMS_PER_CONNECTION",
+    "POOL_UNUSED_RELEASE_TIMEOUT",
+    "HTTP2_STREAM_WINDOW_SIZE",
+    "HTTP2_CONNECTION_WINDOW_SIZE",
+    "HTTP2_FRAME_SIZE",
+    "CONNECTION_TERMINATION_DEADLINE",
+    "TERMINATION_GRACE_PERIOD_SECONDS",
+    "ZTUNNEL_WORKER_THREADS",
+    "IPV6_ENABLED",
+    "ISTIO_META_DNS_CAPTURE",
+    "ISTIO_META_DNS_PROXY_ADDR",
+    "COMPLIANCE_POLICY",
+    "TLS12_ENABLED",
+    "RUST_LOG",
+    "LOG_FORMAT",
+];
+
+#[test]
+fn variables_that_users_have_set_already_are_known() {
+    for variable in PEERS {
+        let is_setting = settings().any(|known| known.face().variable == variable);
+        let is_named = families()
+            .any(|family| variable.strip_prefix(family.prefix).is_some_and(|name| !name.is_empty()));
+        assert!(is_setting || is_named, "{variable}");
+    }
+}

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use cni::protocol::{MAX_MESSAGE, Response};
 use harness::mesh_file::{Enroll, Workload};
-use harness::{Agent, mesh_file};
+use harness::{Agent, command, mesh_file};
 use linux::fdpass::Connection;
 use netns_tests::peer::{Peer, Signer, in_an_hour};
 use netns_tests::{Bare, HTTP, LIMIT, World, at, mesh_path, until_answered};
@@ -19,11 +20,11 @@ fn start_through(bare: &Bare, wrapper: &[&str]) -> Result<(bool, String)> {
     bare.write_mesh()?;
     let mut agent = Agent::spawn(n1, &bare.mesh_path(n1), &[])?;
     agent.kill9()?;
-    let words = agent.command_line()?;
-    let netns = format!("--net={}", n1.netns().display());
-    let mut command = Command::new("nsenter");
-    command.arg(netns).args(wrapper).args(words);
-    let Output { status, stdout, stderr } = command.output()?;
+    let own = agent.command_line()?;
+    let mut words = wrapper.iter().copied().chain(own.iter().map(String::as_str));
+    let program = words.next().context("a command line has a program")?;
+    let mut command = command::in_netns(n1.netns(), Path::new(program));
+    let Output { status, stdout, stderr } = command.args(words).output()?;
     let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     Ok((status.success(), text))
 }

@@ -6,7 +6,7 @@
 //! one's name and the reason. Where nothing of a resource was ever taken over it is not held; where an older version is in
 //! force, that one is.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,13 +14,17 @@ use super::demands::{Demands, Waiter};
 use super::kind::Kind;
 use super::node::Node;
 use super::version::Version;
-use crate::proto::discovery::{DeltaDiscoveryRequest, Status};
+use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status};
 
 /// google.rpc.Code: INVALID_ARGUMENT.
 const INVALID_ARGUMENT: i32 = 3;
 /// How many refused resources are named, and how long the text may be, in bytes.
 const NAMED: usize = 10;
 const LONGEST: usize = 4096;
+/// The most bytes of names and versions in a request: servers of the field read no request that is larger than 4 MiB.
+const REQUEST: usize = 3 << 20;
+/// The bytes that a name and its version take beside their text, at most.
+const OVERHEAD: usize = 16;
 /// All resources, where a key at a time is asked for.
 const ALL: &str = "*";
 
@@ -67,6 +71,8 @@ pub(super) struct Session {
 #[derive(Debug, Default)]
 struct Subscription {
     held: HashMap<Arc<str>, Version>,
+    /// What is held and could not be told when the present stream began, until its first response.
+    untold: HashSet<Arc<str>>,
     /// A response came on the present stream.
     answered: bool,
     /// A response was ever taken over as a whole.
@@ -84,29 +90,42 @@ impl Session {
         }
     }
 
-    /// Begins a stream: the first request for each type.
-    pub(super) fn open(&mut self, now: Instant) -> [DeltaDiscoveryRequest; 2] {
+    /// Begins a stream: the first request for each type, and more where what is held does not fit into one.
+    pub(super) fn open(&mut self, now: Instant) -> Vec<DeltaDiscoveryRequest> {
         let pending: Vec<String> = self.demands.open(now).cloned().collect();
-        Kind::ALL.map(|kind| {
+        let (mut requests, mut further) = (Vec::new(), Vec::new());
+        for kind in Kind::ALL {
             let keyed = self.keyed(kind);
             let node = Some(self.node.message());
-            let subscription = self.subscription(kind);
-            subscription.answered = false;
-            let held = subscription.held.iter();
-            let mut versions: HashMap<_, _> =
-                held.map(|(name, version)| (name.to_string(), version.to_string())).collect();
             let mut request = DeltaDiscoveryRequest { node, ..request(kind) };
+            request.initial_resource_versions = self.subscription(kind).tell();
             if keyed {
                 // Both ways at once: no, not all of them; but let there be a subscription.
                 request.resource_names_subscribe.push(ALL.to_owned());
                 request.resource_names_unsubscribe.push(ALL.to_owned());
                 for key in &pending {
-                    versions.entry(key.clone()).or_default();
+                    request.initial_resource_versions.entry(key.clone()).or_default();
                 }
+                // Of these nothing would come unless they are asked for.
+                further.extend(asking_for(std::mem::take(&mut self.subscription(kind).untold)));
             }
-            request.initial_resource_versions = versions;
-            request
-        })
+            requests.push(request);
+        }
+        requests.extend(further);
+        requests
+    }
+
+    /// Completes a response before it is taken over. The first one for all resources brings whatever was not told to be
+    /// held, so what was neither told nor comes is gone, though the control plane could not say so.
+    pub(super) fn complete(&mut self, kind: Kind, response: &mut DeltaDiscoveryResponse) {
+        let untold = std::mem::take(&mut self.subscription(kind).untold);
+        if untold.is_empty() {
+            return;
+        }
+        let came: HashSet<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+        let gone: Vec<String> =
+            untold.iter().filter(|name| !came.contains(&***name)).map(ToString::to_string).collect();
+        response.removed_resources.extend(gone);
     }
 
     /// Notes what became of a response, wakes who waits for what is in it, and returns the answer; there is none to a
@@ -204,6 +223,45 @@ impl Session {
             Kind::Authorization => &mut self.authorization,
         }
     }
+}
+
+impl Subscription {
+    /// Begins a stream. Returns what is held, as far as it fits into a request.
+    fn tell(&mut self) -> HashMap<String, String> {
+        self.answered = false;
+        self.untold.clear();
+        let (mut told, mut room) = (HashMap::new(), REQUEST);
+        for (name, version) in &self.held {
+            let version = version.to_string();
+            match room.checked_sub(name.len() + version.len() + OVERHEAD) {
+                Some(left) => {
+                    room = left;
+                    told.insert(name.to_string(), version);
+                }
+                None => {
+                    self.untold.insert(Arc::clone(name));
+                }
+            }
+        }
+        told
+    }
+}
+
+/// Requests for names, each of a size that is read.
+fn asking_for(names: HashSet<Arc<str>>) -> Vec<DeltaDiscoveryRequest> {
+    let (mut requests, mut room) = (Vec::new(), 0_usize);
+    for name in names {
+        let size = name.len() + OVERHEAD;
+        if room < size {
+            requests.push(request(Kind::Address));
+            room = REQUEST;
+        }
+        room = room.saturating_sub(size);
+        if let Some(last) = requests.last_mut() {
+            last.resource_names_subscribe.push(name.to_string());
+        }
+    }
+    requests
 }
 
 fn request(kind: Kind) -> DeltaDiscoveryRequest {

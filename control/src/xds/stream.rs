@@ -162,11 +162,14 @@ impl Stream {
     /// Takes a batch over, and answers.
     async fn take(&mut self, batch: Vec<DeltaDiscoveryResponse>, requests: &Requests) -> Result<(), Ending> {
         let mut known = Vec::with_capacity(batch.len());
-        for response in batch {
+        for mut response in batch {
             let kind = Kind::of(&response.type_url);
             self.metrics.received(kind, size(&response));
             match kind {
-                Some(kind) => known.push((kind, response)),
+                Some(kind) => {
+                    self.session.complete(kind, &mut response);
+                    known.push((kind, response));
+                }
                 None => warn!(type_url = ?response.type_url, "a response of a type that was not asked for"),
             }
         }

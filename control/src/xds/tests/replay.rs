@@ -367,8 +367,7 @@ fn it_comes_back_with_what_it_holds() {
             first.get_or_insert(sent.initial_resource_versions);
         }
     }
-    let [ours, _] = agent.session.open(Instant::now());
-    let mut ours = ours.initial_resource_versions;
+    let mut ours = agent.session.open(Instant::now()).remove(0).initial_resource_versions;
     let mut theirs = first.unwrap();
     theirs.remove("Kubernetes//Pod/bookinfo/gone-while-away").unwrap();
     assert_ne!(ours.remove(details).unwrap(), theirs.remove(details).unwrap());
@@ -390,7 +389,7 @@ fn it_comes_back_with_what_it_holds() {
         _ => {}
     });
     assert_eq!(looked, 2);
-    let [address, authorization] = agent.session.open(Instant::now());
+    let [address, authorization]: [_; 2] = agent.session.open(Instant::now()).try_into().unwrap();
     assert!(!address.initial_resource_versions.contains_key("Kubernetes//Pod/bookinfo/gone-while-away"));
     assert!(!authorization.initial_resource_versions.contains_key("bookinfo/no-such-policy"));
 }
@@ -433,8 +432,7 @@ fn key_by_key_it_comes_back_with_what_is_pending() {
     assert!(agent.session.demand("/203.0.113.251", waiter, Instant::now()).is_some());
     agent.replay(recording, |_, _| {});
     assert_eq!(answer.try_recv(), Ok(true), "nobody has it");
-    let [address, _] = agent.session.open(Instant::now());
-    let held = address.initial_resource_versions;
+    let held = agent.session.open(Instant::now()).remove(0).initial_resource_versions;
     assert!(!held.contains_key("Kubernetes//Pod/bookinfo/sleep"), "it went away meanwhile");
     assert!(held.contains_key(RATINGS) && !held.contains_key("/203.0.113.251"));
     assert_eq!(agent.endpoints(RATINGS), 1, "it changed after the reconnect");

@@ -35,6 +35,7 @@ fn any(kind: Kind, body: &impl Message) -> Option<Any> {
 fn pod(uid: &str, ip: [u8; 4], version: &str) -> Resource {
     let body = workload::Workload {
         uid: uid.to_owned(),
+        name: uid.to_owned(),
         namespace: "ns".to_owned(),
         addresses: vec![ip.to_vec().into()],
         ..Default::default()
@@ -91,7 +92,7 @@ impl Agent {
     }
 
     fn open(&mut self) -> [DeltaDiscoveryRequest; 2] {
-        self.session.open(self.now)
+        self.session.open(self.now).try_into().unwrap()
     }
 
     fn receive(
@@ -101,13 +102,14 @@ impl Agent {
         removed: &[&str],
     ) -> (DeltaDiscoveryRequest, bool) {
         self.nonce += 1;
-        let response = DeltaDiscoveryResponse {
+        let mut response = DeltaDiscoveryResponse {
             type_url: kind.type_url().to_owned(),
             nonce: self.nonce.to_string(),
             resources,
             removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
             ..Default::default()
         };
+        self.session.complete(kind, &mut response);
         let Applied { mut outcomes, changed } = apply(&self.store, vec![(kind, response)]);
         let answer = self.session.settle(outcomes.pop().unwrap(), self.now).unwrap();
         assert_eq!(
@@ -376,4 +378,50 @@ fn a_key_whose_resource_is_refused_cannot_be_found_out() {
     let (_, mut answer) = agent.demand("/10.0.0.1");
     agent.takes(Address, vec![Resource { aliases: vec!["/10.0.0.1".to_owned()], ..broken("a") }], &[]);
     assert_eq!(answer.try_recv(), Ok(false));
+}
+
+/// Names of 200 bytes and more, so many that they do not fit into one request.
+fn many() -> Vec<Resource> {
+    (0..20_000_u32).map(|n| pod(&format!("{n:0>200}"), n.to_be_bytes(), "1")).collect()
+}
+
+#[test]
+fn a_reconnect_that_holds_more_than_a_request_can_tell_finds_out_what_is_gone() {
+    let mut agent = Agent::new(false);
+    agent.open();
+    assert!(agent.takes(Address, many(), &[]));
+    let [address, authorization] = agent.open();
+    assert!((2 << 20..4 << 20).contains(&address.encoded_len()), "{}", address.encoded_len());
+    assert!(authorization.initial_resource_versions.is_empty());
+    let told = address.initial_resource_versions;
+    // The control plane sends what it was not told of, but for the one that is gone, and nothing of the others.
+    let mut untold = many();
+    untold.retain(|resource| !told.contains_key(&resource.name));
+    let gone = untold.pop().unwrap().name;
+    let before = agent.store.load().workloads().count();
+    assert!(agent.takes(Address, untold, &[]));
+    assert!(!agent.knows(&gone));
+    assert_eq!(agent.store.load().workloads().count(), before - 1);
+    assert!(agent.takes(Address, Vec::new(), &[]), "only the first response says so");
+    assert_eq!(agent.store.load().workloads().count(), before - 1);
+    assert_eq!(agent.session.held(Address), before - 1);
+}
+
+#[test]
+fn an_on_demand_agent_asks_for_what_does_not_fit_into_the_first_request() {
+    let mut agent = Agent::new(true);
+    agent.open();
+    assert!(agent.takes(Address, many(), &[]));
+    let requests = agent.session.open(agent.now);
+    assert!(requests.len() > 2 && requests.iter().all(|request| request.encoded_len() < 4 << 20));
+    let asked: usize = requests.iter().skip(2).map(|request| request.resource_names_subscribe.len()).sum();
+    assert_eq!(requests[0].initial_resource_versions.len() + asked, 20_000);
+    assert!(
+        requests
+            .iter()
+            .skip(2)
+            .all(|request| request.node.is_none() && request.type_url == Address.type_url())
+    );
+    assert!(agent.takes(Address, Vec::new(), &[]));
+    assert_eq!(agent.store.load().workloads().count(), 20_000, "nothing is taken for gone");
 }

@@ -105,6 +105,26 @@ pub enum ConnectError {
     },
 }
 
+/// From now on keys of connections to the control plane are agreed on by X25519MLKEM768 alone, in TLS 1.3. Connections that
+/// are there stay. To be called before anything else of this process speaks TLS.
+///
+/// # Errors
+/// When the process has chosen otherwise already.
+pub fn require_post_quantum() -> Result<(), AlreadyChosen> {
+    use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+    let mut provider = default_provider();
+    provider.kx_groups = vec![kx_group::X25519MLKEM768];
+    provider.cipher_suites =
+        vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_AES_256_GCM_SHA384];
+    // The transport takes the process's provider, and offers no other way.
+    provider.install_default().map_err(|_| AlreadyChosen)
+}
+
+/// How keys are agreed on was chosen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("how keys are agreed on with the control plane was chosen before")]
+pub struct AlreadyChosen;
+
 impl Endpoint {
     /// A new connection, with the roots of trust as they are now.
     ///

@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod certificates;
+pub mod crl;
 pub mod file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

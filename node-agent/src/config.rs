@@ -76,7 +76,6 @@ pub(crate) struct Config {
     /// The data path.
     pub(crate) data_path: tunnel::Config,
     /// Which TLS is good enough.
-    #[allow(dead_code, reason = "told to the data path as soon as it asks")]
     pub(crate) tls: Tls,
     /// The process.
     pub(crate) process: Process,

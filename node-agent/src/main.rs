@@ -22,6 +22,7 @@ mod metrics;
 mod pod_sockets;
 mod readiness;
 mod run;
+mod tls;
 mod unix_server;
 mod verify;
 

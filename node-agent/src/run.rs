@@ -26,6 +26,7 @@ use crate::feed::Feed;
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
+use crate::tls;
 use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server};
 
 /// Threads of everything that is not the data path.
@@ -66,16 +67,20 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let pods_pending = readiness.wait_for("capture of the pods present at the start");
     let mut registry = Registry::default();
     metrics::register_process(&mut registry, logging.dropped.clone());
+    let (tls, revoked) = tls::prepare(&config.tls, &mut registry)?;
     let feed = Feed::start(config, &readiness, &mut registry)?;
     background.spawn(admin::serve_readiness(readiness_port, readiness));
 
     let node = Arc::new(NodeCapture::open(&place.bpffs)?);
     redirect::egress::prepare(&node, capture.egress_guard)?;
     let search = kubelet_search(config);
-    let data_path = config.data_path.clone();
+    let data_path = tunnel::Config { tls, ..config.data_path.clone() };
     let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
     let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut registry)?;
     let tunnel = Arc::new(tunnel);
+    if let Some(file) = revoked {
+        tokio::spawn(tls::follow(file, Arc::downgrade(&tunnel)));
+    }
     let events = node.take_events();
     let inherited = inherited(claim.pods());
     if !inherited.is_empty() {

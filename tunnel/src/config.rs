@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::hbone::Http2Config;
 use crate::same_node::SameNode;
+use crate::tls::TlsOptions;
 
 /// Settings of a [`crate::Tunnel`].
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub http2: Http2Config,
     /// Sharing of tunnels.
     pub pool: PoolConfig,
+    /// What is demanded of TLS.
+    pub tls: TlsOptions,
     /// How dead peers are noticed.
     pub keepalive: Keepalive,
     /// How two pods of this node are connected. Default: in a tunnel, as any two pods.
@@ -133,6 +136,7 @@ impl Default for Config {
             timeouts: Timeouts::default(),
             http2: Http2Config::default(),
             pool: PoolConfig::default(),
+            tls: TlsOptions::default(),
             keepalive: Keepalive::default(),
             same_node: SameNode::default(),
             original_source: true,

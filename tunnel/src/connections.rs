@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::{BoxFuture, Either};
 use mesh::{Connection, Identity};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::error::ConnectionError;
 use crate::judgement::Judged;
+use crate::tls::Session;
 
 /// Which way a connection goes, seen from the pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +130,23 @@ impl Entry {
     pub(crate) async fn cut(&self) -> ConnectionError {
         self.live.cut.notified().await;
         ConnectionError::PolicyChange
+    }
+}
+
+impl Entry {
+    /// The same, or when the peer of the session has come to be revoked. Boxed where there is one: few connections have
+    /// it, and all would make room.
+    pub(crate) fn cut_or_revoked(
+        &self,
+        session: Option<Arc<Session>>,
+    ) -> Either<impl Future<Output = ConnectionError>, BoxFuture<'_, ConnectionError>> {
+        let Some(session) = session else { return Either::Left(self.cut()) };
+        Either::Right(Box::pin(async move {
+            tokio::select! {
+                error = self.cut() => error,
+                () = session.revoked() => ConnectionError::Revoked,
+            }
+        }))
     }
 }
 

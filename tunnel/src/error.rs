@@ -27,6 +27,9 @@ pub(crate) enum ConnectionError {
     /// Policy has come to refuse it.
     #[error("connection closed due to policy change")]
     PolicyChange,
+    /// A certificate of the peer has come to be revoked.
+    #[error("connection closed: the peer's certificate was revoked")]
+    Revoked,
     /// The client that asked for it is gone, or its tunnel is.
     #[error("tunnel lost: {0}")]
     ClientGone(#[from] h2::Error),
@@ -48,11 +51,12 @@ pub(crate) enum Flag {
     Http2Handshake,
     NetworkPolicy,
     Identity,
+    CertRevoked,
 }
 
 impl Flag {
     /// Every flag.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::None,
         Self::Deny,
         Self::Connect,
@@ -60,6 +64,7 @@ impl Flag {
         Self::Http2Handshake,
         Self::NetworkPolicy,
         Self::Identity,
+        Self::CertRevoked,
     ];
 
     pub(crate) fn label(self) -> &'static str {
@@ -71,6 +76,7 @@ impl Flag {
             Self::Http2Handshake => "H2_HANDSHAKE_FAILURE",
             Self::NetworkPolicy => "NETWORK_POLICY",
             Self::Identity => "IDENTITY_ERROR",
+            Self::CertRevoked => "CERT_REVOKED",
         }
     }
 }
@@ -83,6 +89,7 @@ impl ConnectionError {
             Self::Connect(
                 ConnectError::Certificate(_) | ConnectError::Tls(HandshakeError::OwnCertificate(_)),
             ) => Flag::Identity,
+            Self::Revoked | Self::Connect(ConnectError::Tls(HandshakeError::Revoked)) => Flag::CertRevoked,
             Self::Connect(ConnectError::Blocked(_)) => Flag::NetworkPolicy,
             Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
             Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
@@ -104,7 +111,7 @@ impl ConnectionError {
     /// What the client of a tunnel is answered.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Denied(_) | Self::PolicyChange => StatusCode::UNAUTHORIZED,
+            Self::Denied(_) | Self::PolicyChange | Self::Revoked => StatusCode::UNAUTHORIZED,
             Self::WorkloadGone
             | Self::Connect(_)
             | Self::Relay(_)

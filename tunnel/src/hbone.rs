@@ -26,6 +26,7 @@ pub use error::ConnectError;
 pub(crate) use traceparent::Traceparent;
 
 use crate::relay::Buffer;
+use crate::tls::Session;
 
 /// Names of the headers of a CONNECT request.
 pub(crate) const BAGGAGE: &str = "baggage";
@@ -83,6 +84,8 @@ pub(crate) struct HboneStream {
     pub(crate) recv: RecvStream,
     /// The account of the tunnel that it shares; none if it is alone.
     pub(crate) strain: Option<Arc<strain::Strain>>,
+    /// The session with the peer, if we opened the tunnel and certificates can be revoked.
+    pub(crate) session: Option<Arc<Session>>,
     _lease: Option<pool::Lease>,
     /// Its place on the tunnel if the peer opened it.
     _in_use: Option<usage::InUse>,

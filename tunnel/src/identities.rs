@@ -11,7 +11,7 @@ use mesh::Identity;
 use tokio::time::timeout;
 
 use crate::hbone::ConnectError;
-use crate::tls::{Certificate, CertificateError, CertificateProvider, Client, Configs, Server};
+use crate::tls::{Certificate, CertificateError, CertificateProvider, Client, Configs, Rules, Server};
 
 /// All identities of the node that are in use.
 pub(crate) struct Identities {
@@ -24,8 +24,8 @@ pub(crate) struct Identities {
 }
 
 impl Identities {
-    pub(crate) fn new(provider: Arc<dyn CertificateProvider>, limit: Duration) -> Self {
-        Self { provider, configs: Configs::default(), limit, users: Mutex::default() }
+    pub(crate) fn new(provider: Arc<dyn CertificateProvider>, limit: Duration, rules: Arc<Rules>) -> Self {
+        Self { provider, configs: Configs::new(rules), limit, users: Mutex::default() }
     }
 
     fn users(&self) -> MutexGuard<'_, HashMap<Identity, usize>> {

@@ -32,7 +32,7 @@ use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
-use crate::tls::HandshakeError;
+use crate::tls::{HandshakeError, Session, revoked};
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_protocol::header as proxy_header;
 
@@ -45,6 +45,8 @@ pub(crate) struct Arrival {
     pub(crate) connected: SocketAddr,
     pub(crate) client: Identity,
     pub(crate) transport: Transport,
+    /// The session of a tunnel, if certificates can be revoked.
+    pub(crate) session: Option<Arc<Session>>,
 }
 
 /// One client that waits for its answer.
@@ -62,7 +64,7 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         return Box::pin(same_node::serve(scope, captured, taken)).await;
     }
     let Some(_tunnel) = scope.served.gate.tunnel(source) else { return relay::reset(captured.stream) };
-    let (client, tls, _place) = match handshake(&scope, captured).await {
+    let (client, tls, session, _place) = match handshake(&scope, captured).await {
         Ok(proven) => proven,
         Err(reason) => {
             scope.shared.metrics.reasons.tunnel_refused(reason.label());
@@ -71,11 +73,17 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     };
     let shared = Arc::clone(&scope.shared);
     let serving = scope.served.serving.clone();
-    let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls };
+    let ended = revoked(session.clone());
+    let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls, session };
     let served = server::serve(tls, &shared.config.http2, &shared.config.timeouts, serving, |request| {
         tokio::spawn(arrival.clone().connect(Request::Stream(request)));
     });
-    match served.await {
+    let served = tokio::select! {
+        served = served => served,
+        // Its streams end by themselves, as soon.
+        () = ended => return tracing::warn!(%source, "tunnel closed: the client's certificate was revoked"),
+    };
+    match served {
         Ok(()) => {}
         // Peers close their sockets without the goodbyes of TLS and HTTP/2: that is how tunnels end.
         Err(ServeError::Http2(error)) if error.is_io() => tracing::debug!(%source, %error, "tunnel closed"),
@@ -104,6 +112,7 @@ impl Unaccepted {
     fn label(&self) -> &'static str {
         match self {
             Self::Connect(ConnectError::Certificate(_)) => "certificate",
+            Self::Connect(ConnectError::Tls(HandshakeError::Revoked)) => "revoked",
             Self::Connect(_) => "tls",
             Self::UnknownSelf(_) => "unknown_workload",
             Self::Busy => "busy",
@@ -123,7 +132,7 @@ impl From<HandshakeError> for Unaccepted {
 async fn handshake(
     scope: &Scope,
     captured: Captured,
-) -> Result<(Identity, TlsStream<TcpStream>, Place), Unaccepted> {
+) -> Result<(Identity, TlsStream<TcpStream>, Option<Arc<Session>>, Place), Unaccepted> {
     let Captured { place, stream, original_destination, .. } = captured;
     let shared = &scope.shared;
     let limits = &shared.config.timeouts;
@@ -153,7 +162,8 @@ async fn handshake(
         return Err(Unaccepted::Loopback(client));
     }
     socket::abort_on_drop(tls.get_ref().0, false);
-    Ok((client, tls, place))
+    let session = server.session(tls.get_ref().1);
+    Ok((client, tls, session, place))
 }
 
 impl Arrival {
@@ -208,10 +218,19 @@ impl Arrival {
             }
             Ok::<_, ConnectionError>((app, link))
         };
-        // Should policy change meanwhile, the relay is cut before its first byte.
+        // Should policy or a list of revoked certificates change meanwhile, the relay is cut before its first byte.
         let result = match unless_gone(&mut request, app).await {
             Ok((app, _link)) => match request.accept(&own) {
-                Ok(far) => relay::run(app, far, record.counters(), shared.limits(), entry.cut()).await,
+                Ok(far) => {
+                    relay::run(
+                        app,
+                        far,
+                        record.counters(),
+                        shared.limits(),
+                        entry.cut_or_revoked(self.session.take()),
+                    )
+                    .await
+                }
                 Err(error) => Err(error),
             },
             Err(error) => {

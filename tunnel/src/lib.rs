@@ -55,7 +55,9 @@ pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
 pub use relay::RelayError;
 pub use same_node::SameNode;
-pub use tls::{Certificate, CertificateError, CertificateProvider, HandshakeError};
+pub use tls::{
+    Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
+};
 
 use connections::{Connections, TableSize};
 use gate::Place;
@@ -78,7 +80,8 @@ impl Tunnel {
     /// whole mesh.
     ///
     /// # Errors
-    /// When a thread or its runtime cannot be made.
+    /// When a thread or its runtime cannot be made, or the options of TLS contradict each other or hold a list that cannot be
+    /// read.
     pub fn new(
         mut config: Config,
         store: Arc<Store>,
@@ -95,10 +98,17 @@ impl Tunnel {
         let cluster_domain = cluster_domain.ok_or_else(|| {
             io::Error::other(format!("cluster domain `{}` is no name", config.dns.cluster_domain))
         })?;
+        let rules = tls::Rules::new(&config.tls).map_err(io::Error::other)?;
+        let rules = Arc::new(rules);
         let shared = Arc::new(Shared {
             cluster_domain,
             handshakes: Semaphore::new(config.max_handshakes),
-            identities: Arc::new(Identities::new(certificates, config.timeouts.certificate)),
+            identities: Arc::new(Identities::new(
+                certificates,
+                config.timeouts.certificate,
+                Arc::clone(&rules),
+            )),
+            rules,
             metrics: Metrics::register(registry, config.max_label_sets),
             config,
             store,
@@ -156,6 +166,19 @@ impl Tunnel {
     /// Whether no pod is served, and nothing that was accepted is open any more.
     pub fn is_idle(&self) -> bool {
         self.shared.pods().is_empty()
+    }
+
+    /// Puts lists of revoked certificates in the place of those in force, and ends what is open with a peer whose chain they
+    /// revoke; tells how many tunnels that were. Sessions that began when there could be no lists ([`TlsOptions::revoked`])
+    /// are not found.
+    ///
+    /// # Errors
+    /// A [`RevocationError`] if one of them cannot be read; then those in force stay.
+    pub fn revoke(
+        &self,
+        lists: &[rustls_pki_types::CertificateRevocationListDer<'_>],
+    ) -> Result<usize, RevocationError> {
+        self.shared.rules.revocations.replace(lists)
     }
 
     /// The connections there are now, in no order.

@@ -5,10 +5,10 @@
 
 pub(crate) mod attempts;
 
-use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use mesh::route::Unresolved;
 use mesh::{Authority, Flow, HopKind, Identity, Route, Service, Workload};
 use tokio::net::TcpStream;
@@ -27,6 +27,7 @@ use crate::relay::{self, Far};
 use crate::same_node::{self, Made, Wanted};
 use crate::scope::{Captured, Scope};
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
+use crate::tls::revoked;
 
 use self::attempts::{Attempts, Failed, Next, Tried};
 
@@ -136,9 +137,12 @@ async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStre
         let record = Record::open(&shared.metrics, details(own, way.source, &hop, transport));
         match Box::pin(attempts.connect(scope, own, way, Next { hop: &hop, made }, &stream)).await {
             Ok((far, _link)) => {
-                let result =
-                    relay::run(stream, far, record.counters(), shared.limits(), pending::<ConnectionError>())
-                        .await;
+                let session = match &far {
+                    Far::Stream(stream) => stream.session.clone(),
+                    Far::Tcp(_) => None,
+                };
+                let cut = revoked(session).map(|()| ConnectionError::Revoked);
+                let result = relay::run(stream, far, record.counters(), shared.limits(), cut).await;
                 return record.finish(result.as_ref().err());
             }
             Err(Failed { error, another }) => {

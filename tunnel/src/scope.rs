@@ -20,6 +20,7 @@ use crate::pod::Pod;
 use crate::served::Served;
 use crate::socket::{self, Dialer};
 use crate::telemetry::Metrics;
+use crate::tls::Rules;
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     /// Changes with every publish of the store.
     pub(crate) published: watch::Receiver<()>,
     pub(crate) identities: Arc<Identities>,
+    /// What every handshake obeys.
+    pub(crate) rules: Arc<Rules>,
     pub(crate) metrics: Metrics,
     pub(crate) connections: Arc<Connections>,
     pub(crate) handshakes: Semaphore,

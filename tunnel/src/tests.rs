@@ -16,6 +16,7 @@ mod refuse;
 mod release;
 mod resets;
 mod retry;
+mod revoked;
 mod same_node;
 mod service;
 mod slow;

@@ -21,7 +21,7 @@ use crate::gate::Link;
 use crate::relay::Buffer;
 use crate::served::Served;
 use crate::socket::Dialer;
-use crate::tls::{Client, HandshakeError, LastWords};
+use crate::tls::{Client, HandshakeError, LastWords, Session};
 
 /// Everything that two connections must have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,6 +52,14 @@ pub(crate) struct ConnectHead {
 /// The part of an HTTP/2 connection that has to be driven.
 pub(super) type Connection<T = TcpStream> = h2::client::Connection<LastWords<TlsStream<T>>, Buffer>;
 
+/// A tunnel that stands.
+pub(super) struct SetUp<T> {
+    pub(super) sender: SendRequest<Buffer>,
+    pub(super) connection: Connection<T>,
+    /// Ends it if the peer's certificate is revoked.
+    pub(super) session: Option<Arc<Session>>,
+}
+
 /// Dials peers.
 pub(crate) struct Connector {
     pub(crate) http2: Http2Config,
@@ -65,7 +73,7 @@ impl Connector {
         &self,
         key: &PeerKey,
         served: &Served,
-    ) -> Result<(SendRequest<Buffer>, Connection, Link), ConnectError> {
+    ) -> Result<(SetUp<TcpStream>, Link), ConnectError> {
         let client = served.user.client(&key.source, &key.accepted).await?;
         let (tcp, link) =
             self.dialer.to_network(served, key.next_hop).await.map_err(|error| match error {
@@ -73,20 +81,21 @@ impl Connector {
                 error => error,
             })?;
         let name = ServerName::from(key.next_hop.ip());
-        let (sender, connection) = self.set_up(&client, name, tcp).await?;
-        Ok((sender, connection, link))
+        Ok((self.set_up(&client, name, tcp, None).await?, link))
     }
 
-    /// Sets TLS and HTTP/2 up over `io`. Both steps are bounded.
+    /// Sets TLS and HTTP/2 up over `io`, which may be inside of another session. Both steps are bounded.
     pub(super) async fn set_up<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
         client: &Client,
         name: ServerName<'static>,
         io: T,
-    ) -> Result<(SendRequest<Buffer>, Connection<T>), ConnectError> {
+        outer: Option<Arc<Session>>,
+    ) -> Result<SetUp<T>, ConnectError> {
         let tls = timeout(self.timeouts.tls_handshake, client.connect(name, io))
             .await
             .map_err(|_| HandshakeError::Timeout(self.timeouts.tls_handshake))??;
+        let session = client.session(tls.get_ref().1, outer);
         let opening = Builder::new()
             .enable_push(false)
             .initial_window_size(self.http2.stream_window)
@@ -95,7 +104,9 @@ impl Connector {
             .max_header_list_size(self.http2.client_header_list)
             .handshake::<_, Buffer>(LastWords::of(tls));
         let limit = self.timeouts.http2_handshake;
-        Ok(timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))??)
+        let opened = timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))?;
+        let (sender, connection) = opened?;
+        Ok(SetUp { sender, connection, session })
     }
 }
 

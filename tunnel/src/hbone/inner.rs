@@ -11,7 +11,7 @@ use rustls_pki_types::{DnsName, ServerName};
 use tokio::time::timeout;
 
 use super::baggage::Baggage;
-use super::client::{ConnectHead, Connection, Connector, accepted};
+use super::client::{ConnectHead, Connection, Connector, SetUp, accepted};
 use super::stream_io::StreamIo;
 use super::{ConnectError, HboneStream, Http2Config, keepalive};
 use crate::tls::Client;
@@ -27,7 +27,9 @@ impl Connector {
     ) -> Result<(HboneStream, Baggage), ConnectError> {
         let request = head.request()?;
         let name = name_of(&head.authority, gateway);
-        let (sender, connection) = self.set_up(client, name, StreamIo::new(outer)).await?;
+        let around = outer.session.clone();
+        let SetUp { sender, connection, session } =
+            self.set_up(client, name, StreamIo::new(outer), around).await?;
         tokio::spawn(drive(connection, self.http2.clone()));
         let exchange = async {
             let (response, send) = sender.ready().await?.send_request(request, false)?;
@@ -38,7 +40,14 @@ impl Connector {
             timeout(limit, exchange).await.map_err(|_| ConnectError::NoAnswer(limit))??;
         let baggage = accepted(&response)?;
         Ok((
-            HboneStream { send, recv: response.into_body(), strain: None, _lease: None, _in_use: None },
+            HboneStream {
+                send,
+                recv: response.into_body(),
+                strain: None,
+                session,
+                _lease: None,
+                _in_use: None,
+            },
             baggage,
         ))
     }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) use self::carrier::Lease;
 use self::carrier::{Carrier, Idling};
 use super::baggage::Baggage;
-use super::client::{ConnectHead, Connection, Connector, PeerKey};
+use super::client::{ConnectHead, Connection, Connector, PeerKey, SetUp};
 use super::strain::Strain;
 use super::{ConnectError, HboneStream};
 use crate::config::PoolConfig;
@@ -173,8 +173,9 @@ fn dial(inner: Arc<Inner>, key: PeerKey, served: Arc<Served>) -> Dialling {
         let peer = peers.entry(key.clone()).or_default();
         peer.dialling = None;
         match outcome {
-            Ok((sender, connection, link)) => {
-                let carrier = Arc::new(Carrier::new(sender, Strain::new(&inner.connector.http2)));
+            Ok((SetUp { sender, connection, session }, link)) => {
+                let strain = Strain::new(&inner.connector.http2);
+                let carrier = Arc::new(Carrier::new(sender, strain, session));
                 peer.carriers.push(Arc::clone(&carrier));
                 let way = Way { key, _link: link, serving: served.serving.clone() };
                 tokio::spawn(drive(Arc::clone(&inner), way, carrier, connection));

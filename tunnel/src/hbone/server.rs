@@ -196,7 +196,14 @@ impl ConnectRequest {
         }
         let send = self.respond.send_response(response, false)?;
         let strain = Some(self.waiting.strain);
-        Ok(HboneStream { send, recv: self.recv, strain, _lease: None, _in_use: Some(self.in_use) })
+        Ok(HboneStream {
+            send,
+            recv: self.recv,
+            strain,
+            session: None,
+            _lease: None,
+            _in_use: Some(self.in_use),
+        })
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn serve(scope: Scope, captured: Captured, taken: Taken) {
         tracing::debug!(%source, "who made the connection has given it up");
         return relay::reset(stream);
     }
-    let arrival = Arrival { scope, source, connected, client, transport: Transport::Direct };
+    let arrival = Arrival { scope, source, connected, client, transport: Transport::Direct, session: None };
     arrival.connect(Request::Direct(DirectRequest { asked, stream, answer })).await;
 }
 

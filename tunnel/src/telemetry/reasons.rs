@@ -100,13 +100,15 @@ fn denial(error: &ConnectionError) -> Option<&'static str> {
         | ConnectionError::Relay(_)
         | ConnectionError::ClientGone(_)
         | ConnectionError::Abandoned(_)
-        | ConnectionError::GaveUp => return None,
+        | ConnectionError::GaveUp
+        | ConnectionError::Revoked => return None,
     })
 }
 
 fn cut(error: &ConnectionError) -> Option<&'static str> {
     Some(match error {
         ConnectionError::PolicyChange => "policy_change",
+        ConnectionError::Revoked => "certificate_revoked",
         ConnectionError::Relay(RelayError::Idle(_)) => "idle",
         ConnectionError::Relay(RelayError::HalfClosed(_)) => "half_closed",
         ConnectionError::Relay(RelayError::Stalled(_)) => "stalled",

@@ -311,6 +311,8 @@ fn every_way_a_connection_can_fail_has_its_flag() {
             true,
         ),
         (ConnectError::Tls(HandshakeError::OwnCertificate("no".into())).into(), "IDENTITY_ERROR", true),
+        (ConnectError::Tls(HandshakeError::Revoked).into(), "CERT_REVOKED", true),
+        (ConnectionError::Revoked, "CERT_REVOKED", false),
         (RelayError::Idle(limit).into(), "-", false),
     ] {
         assert_eq!((error.flag().label(), error.is_failure_to_establish()), (flag, failed), "{error}");

@@ -13,6 +13,7 @@ use mesh::policy::{Action, Clause, Match, Rule, Scope};
 use mesh::workload::Protocol;
 use mesh::{Identity, Policy, Store, Workload};
 use prometheus_client::registry::Registry;
+use rustls_pki_types::CertificateRevocationListDer;
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -103,6 +104,13 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
+    /// A list by which the certificate of an identity is revoked.
+    pub(super) fn revoke(&self, identity: &Identity) -> CertificateRevocationListDer<'static> {
+        let mut issued = self.issued.lock().unwrap();
+        let certificate = issued.entry(identity.clone()).or_insert_with(|| self.ca.issue(identity));
+        self.ca.revoke(&[&certificate.chain[0]], false)
+    }
+
     /// How many identities have a certificate.
     pub(super) fn issued(&self) -> usize {
         self.issued.lock().unwrap().len()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use mesh::Identity;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroize;
 
 /// The certificate of one identity, with its key and the roots its peers are judged by.
 #[derive(Debug)]
@@ -19,6 +20,14 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// Every root of trust of the mesh.
     pub roots: Vec<CertificateDer<'static>>,
+}
+
+/// The key is erased with the last owner of the certificate. TLS keeps it in a form of its own (aws-lc's), which is erased
+/// when the configurations that were built of it and the last connection that shakes hands with them are gone.
+impl Drop for Certificate {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 /// Why there is no certificate for an identity.

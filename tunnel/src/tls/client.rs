@@ -4,19 +4,20 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::verify_tls13_signature;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, PeerIncompatible,
-    RootCertStore, SignatureScheme, version,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind,
+    RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{ALPN_H2, HandshakeError, provider, spiffe};
+use super::revocation::{Session, Shown, Side};
+use super::{ALPN_H2, HandshakeError, Rules, spiffe};
 
 /// Servers of which a client remembers sessions; eight each.
 const REMEMBERED: usize = 16;
@@ -35,11 +36,12 @@ impl Client {
         key: Arc<CertifiedKey>,
         roots: Arc<RootCertStore>,
         accepted: Arc<[String]>,
+        rules: &Arc<Rules>,
     ) -> Result<Self, Error> {
-        let judge = Arc::new(AcceptedServer { roots, accepted });
+        let judge = Arc::new(AcceptedServer { roots, accepted, rules: Arc::clone(rules) });
         let verifier: Arc<dyn ServerCertVerifier> = Arc::<AcceptedServer>::clone(&judge);
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&version::TLS13])?
+        let mut config = ClientConfig::builder_with_provider(rules.crypto())
+            .with_protocol_versions(rules.versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
@@ -62,6 +64,18 @@ impl Client {
         let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name.clone(), io).await?;
         self.judge(stream.get_ref().1, &name, UnixTime::now())?;
         Ok(stream)
+    }
+
+    /// Keeps account of a session for as long as what is returned lives, in case the server's certificate is revoked; `outer`
+    /// is the session that it is inside of.
+    pub(crate) fn session(
+        &self,
+        session: &ClientConnection,
+        outer: Option<Arc<Session>>,
+    ) -> Option<Arc<Session>> {
+        let (leaf, others) = session.peer_certificates().and_then(<[_]>::split_first)?;
+        let shown = self.judge.shown(leaf, others, UnixTime::now());
+        self.judge.rules.revocations.enter(&shown, &self.judge.roots, outer)
     }
 
     /// Judges a session that was resumed as if its handshake were done `now`; a full one was judged in it.
@@ -88,6 +102,18 @@ impl Client {
 struct AcceptedServer {
     roots: Arc<RootCertStore>,
     accepted: Arc<[String]>,
+    rules: Arc<Rules>,
+}
+
+impl AcceptedServer {
+    fn shown<'a>(
+        &'a self,
+        leaf: &'a CertificateDer<'a>,
+        others: &'a [CertificateDer<'a>],
+        when: UnixTime,
+    ) -> Shown<'a> {
+        Shown { side: Side::Server, leaf, others, roots: &self.roots, when }
+    }
 }
 
 impl ServerCertVerifier for AcceptedServer {
@@ -100,19 +126,22 @@ impl ServerCertVerifier for AcceptedServer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        let algorithms = provider().signature_verification_algorithms;
+        let algorithms = self.rules.algorithms();
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms.all)?;
         spiffe::accepts(end_entity, &self.accepted)?;
+        if self.rules.revocations.revoke(&self.shown(end_entity, intermediates, now)) {
+            return Err(CertificateError::Revoked.into());
+        }
         Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOfferedOrEnabled.into())
+        verify_tls12_signature(message, cert, dss, &self.rules.algorithms())
     }
 
     fn verify_tls13_signature(
@@ -121,10 +150,10 @@ impl ServerCertVerifier for AcceptedServer {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.rules.algorithms())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        self.rules.algorithms().supported_schemes()
     }
 }

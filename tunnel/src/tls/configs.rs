@@ -11,14 +11,15 @@ use mesh::Identity;
 use rustls::RootCertStore;
 use rustls::sign::CertifiedKey;
 
-use super::{Certificate, Client, HandshakeError, Server, provider};
+use super::{Certificate, Client, HandshakeError, Rules, Server};
 
 /// Sets of names for which an identity keeps a client.
 const CLIENTS: usize = 256;
 
 /// The cache; shared by all workers, locked for a look-up only.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Configs {
+    pub(super) rules: Arc<Rules>,
     by_identity: Mutex<HashMap<Identity, Arc<Entry>>>,
 }
 
@@ -27,11 +28,16 @@ struct Entry {
     certificate: Arc<Certificate>,
     key: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
+    rules: Arc<Rules>,
     server: Server,
     clients: Mutex<HashMap<Arc<[String]>, Client>>,
 }
 
 impl Configs {
+    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules, by_identity: Mutex::default() }
+    }
+
     /// The configuration for accepting HBONE as `identity`.
     pub(crate) fn server(
         &self,
@@ -62,7 +68,7 @@ impl Configs {
         {
             return Ok(Arc::clone(entry));
         }
-        let entry = Arc::new(Entry::build(identity, certificate)?);
+        let entry = Arc::new(Entry::build(identity, certificate, &self.rules)?);
         entries.insert(identity.clone(), Arc::clone(&entry));
         Ok(entry)
     }
@@ -74,11 +80,16 @@ impl Configs {
 }
 
 impl Entry {
-    fn build(identity: &Identity, certificate: &Arc<Certificate>) -> Result<Self, HandshakeError> {
+    fn build(
+        identity: &Identity,
+        certificate: &Arc<Certificate>,
+        rules: &Arc<Rules>,
+    ) -> Result<Self, HandshakeError> {
+        // The copy of the key is erased by who reads it; what remains is the library's own form.
         let key = CertifiedKey::from_der(
             certificate.chain.clone(),
             certificate.key.clone_key(),
-            provider().as_ref(),
+            rules.crypto().as_ref(),
         )
         .map_err(unusable)?;
         let key = Arc::new(key);
@@ -87,9 +98,9 @@ impl Entry {
             roots.add(root.clone()).map_err(unusable)?;
         }
         let roots = Arc::new(roots);
-        let server = Server::new(Arc::clone(&key), Arc::clone(&roots), identity.trust_domain());
+        let server = Server::new(Arc::clone(&key), Arc::clone(&roots), identity.trust_domain(), rules);
         let (certificate, server) = (Arc::clone(certificate), server.map_err(unusable)?);
-        Ok(Self { certificate, key, roots, server, clients: Mutex::default() })
+        Ok(Self { certificate, key, roots, rules: Arc::clone(rules), server, clients: Mutex::default() })
     }
 
     fn client(&self, accepted: &Arc<[String]>) -> Result<Client, HandshakeError> {
@@ -101,7 +112,8 @@ impl Entry {
             // Any will do: what goes is built anew when it is wanted, and shakes hands in full.
             clients.clear();
         }
-        let client = Client::new(Arc::clone(&self.key), Arc::clone(&self.roots), Arc::clone(accepted));
+        let (key, roots) = (Arc::clone(&self.key), Arc::clone(&self.roots));
+        let client = Client::new(key, roots, Arc::clone(accepted), &self.rules);
         let client = client.map_err(unusable)?;
         clients.insert(Arc::clone(accepted), client.clone());
         Ok(client)

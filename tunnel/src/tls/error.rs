@@ -38,6 +38,9 @@ pub enum HandshakeError {
     /// The peer's chain leads to none of our roots.
     #[error("peer certificate is signed by an unknown authority; do both sides share a root?")]
     UnknownIssuer,
+    /// A list of the authority has the peer's certificate, or one of its chain.
+    #[error("peer certificate was revoked")]
+    Revoked,
     /// The peer sent no certificate.
     #[error("peer sent no certificate")]
     NoCertificate,
@@ -84,6 +87,7 @@ impl From<&Fault> for HandshakeError {
             Fault::Expired | Fault::ExpiredContext { .. } => Self::Expired,
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => Self::NotYetValid,
             Fault::UnknownIssuer => Self::UnknownIssuer,
+            Fault::Revoked => Self::Revoked,
             Fault::Other(other) => match other.0.downcast_ref::<IdentityFault>() {
                 Some(fault) => fault.clone().into(),
                 None => Self::Protocol(other.0.to_string()),

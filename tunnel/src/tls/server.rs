@@ -9,13 +9,14 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme, version,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, HandshakeKind, RootCertStore,
+    ServerConfig, ServerConnection, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::TlsAcceptor;
 
-use super::{ALPN_H2, HandshakeError, provider, spiffe};
+use super::revocation::{Session, Shown, Side};
+use super::{ALPN_H2, HandshakeError, Rules, spiffe};
 
 /// Accepts as one identity, demanding clients of its trust domain.
 #[derive(Clone, Debug)]
@@ -31,15 +32,18 @@ impl Server {
         key: Arc<CertifiedKey>,
         roots: Arc<RootCertStore>,
         trust_domain: &str,
+        rules: &Arc<Rules>,
     ) -> Result<Self, Error> {
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), rules.crypto())
             .clear_root_hint_subjects()
             .build()
             .map_err(|error| Error::General(error.to_string()))?;
-        let judge = Arc::new(MeshMember { chain, trust_domain: trust_domain.into() });
+        let rules = Arc::clone(rules);
+        let (crypto, versions) = (rules.crypto(), rules.versions);
+        let judge = Arc::new(MeshMember { chain, roots, trust_domain: trust_domain.into(), rules });
         let verifier: Arc<dyn ClientCertVerifier> = Arc::<MeshMember>::clone(&judge);
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&version::TLS13])?
+        let mut config = ServerConfig::builder_with_provider(crypto)
+            .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
@@ -58,6 +62,13 @@ impl Server {
     /// What accepts connections; [`Self::client_of`] says whose a connection is.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Keeps account of a session for as long as what is returned lives, in case the client's certificate is revoked.
+    pub(crate) fn session(&self, session: &ServerConnection) -> Option<Arc<Session>> {
+        let (leaf, others) = session.peer_certificates().and_then(<[_]>::split_first)?;
+        let shown = self.judge.shown(leaf, others, UnixTime::now());
+        self.judge.rules.revocations.enter(&shown, &self.judge.roots, None)
     }
 
     /// Who the client of a finished handshake is.
@@ -91,7 +102,20 @@ impl Server {
 #[derive(Debug)]
 struct MeshMember {
     chain: Arc<dyn ClientCertVerifier>,
+    roots: Arc<RootCertStore>,
     trust_domain: String,
+    rules: Arc<Rules>,
+}
+
+impl MeshMember {
+    fn shown<'a>(
+        &'a self,
+        leaf: &'a CertificateDer<'a>,
+        others: &'a [CertificateDer<'a>],
+        when: UnixTime,
+    ) -> Shown<'a> {
+        Shown { side: Side::Client, leaf, others, roots: &self.roots, when }
+    }
 }
 
 impl ClientCertVerifier for MeshMember {
@@ -107,6 +131,9 @@ impl ClientCertVerifier for MeshMember {
     ) -> Result<ClientCertVerified, Error> {
         let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
         spiffe::member(end_entity, &self.trust_domain)?;
+        if self.rules.revocations.revoke(&self.shown(end_entity, intermediates, now)) {
+            return Err(CertificateError::Revoked.into());
+        }
         Ok(verified)
     }
 

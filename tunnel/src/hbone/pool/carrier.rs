@@ -18,6 +18,7 @@ use super::super::client::{Connection, accepted};
 use super::super::strain::Strain;
 use super::super::{ConnectError, HboneStream, Http2Config, keepalive};
 use crate::relay::Buffer;
+use crate::tls::{HandshakeError, Session, revoked};
 
 /// How long the goodbye of an unused tunnel may take.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -30,6 +31,7 @@ pub(super) struct Carrier {
     state: Mutex<State>,
     streams: AtomicUsize,
     strain: Arc<Strain>,
+    session: Option<Arc<Session>>,
     worked: AtomicBool,
     /// Told when the first stream is answered.
     answered: Notify,
@@ -54,11 +56,16 @@ enum State {
 }
 
 impl Carrier {
-    pub(super) fn new(sender: SendRequest<Buffer>, strain: Arc<Strain>) -> Self {
+    pub(super) fn new(
+        sender: SendRequest<Buffer>,
+        strain: Arc<Strain>,
+        session: Option<Arc<Session>>,
+    ) -> Self {
         Self {
             state: Mutex::new(State::Open { sender, idle_since: Instant::now() }),
             streams: AtomicUsize::new(0),
             strain,
+            session,
             worked: AtomicBool::new(false),
             answered: Notify::new(),
             idle: Notify::new(),
@@ -144,6 +151,7 @@ impl Carrier {
     ) -> ConnectError {
         let lost = keepalive::peer_lost(connection.ping_pong(), http2.ping_interval, http2.ping_timeout);
         let mut lost = pin!(lost);
+        let mut revoked = pin!(revoked(self.session.clone()));
         let mut served = true;
         loop {
             self.strain.apply(&mut connection);
@@ -154,6 +162,8 @@ impl Carrier {
                     Err(error) => error.into(),
                 },
                 () = &mut lost => return ConnectError::Http2("the peer stopped answering".into()),
+                // Streams on it end by themselves, as soon.
+                () = &mut revoked => return HandshakeError::Revoked.into(),
                 // No value is ever sent: this resolves when the pod's handle is dropped.
                 _ = idling.serving.changed(), if served => {
                     served = false;
@@ -256,7 +266,14 @@ impl Lease {
         let baggage = accepted(&response)?;
         let strain = Some(Arc::clone(&self.carrier.strain));
         Ok((
-            HboneStream { send, recv: response.into_body(), strain, _lease: Some(self), _in_use: None },
+            HboneStream {
+                send,
+                recv: response.into_body(),
+                strain,
+                session: self.carrier.session.clone(),
+                _lease: Some(self),
+                _in_use: None,
+            },
             baggage,
         ))
     }

@@ -18,7 +18,7 @@ const WALLS: [Wall; 6] = [
     Wall { libraries: &["aya", "aya-obj"], allowed: &["culvert-redirect-loader"] },
     // The tests play peers that the product would not be.
     Wall {
-        libraries: &["rustls", "tokio-rustls", "h2"],
+        libraries: &["rustls", "rustls-webpki", "tokio-rustls", "h2"],
         allowed: &["culvert-tunnel", "culvert-control", "culvert-netns-tests", "culvert-control-plane"],
     },
     Wall { libraries: &["rtnetlink", "netlink-packet-route"], allowed: &["culvert-linux"] },

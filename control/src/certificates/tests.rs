@@ -438,3 +438,25 @@ async fn what_becomes_of_fetches_and_when_certificates_end_is_told() {
         assert!(told.lines().any(|told| *told == line), "{line}\n{told}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_cuts_a_long_backoff_short_but_asks_no_more_than_once_a_second_or_so() {
+    let authority = Told::new();
+    authority.refuses.store(true, Ordering::SeqCst);
+    let manager = manager(&authority, Config::default());
+    manager.warm(&identity("sleep"));
+    // After the eighth failure the next attempt is two minutes away.
+    eventually("it has failed often", async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (authority.asked() == 8).then_some(())
+    })
+    .await;
+    manager.get(&identity("sleep")).await.unwrap_err();
+    let asked = authority.asked() - 8;
+    assert!((6..=13).contains(&asked), "{asked} times in 10 s");
+    // Nobody waits: it is as patient as before.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(authority.asked() - 8 - asked <= 1);
+    authority.refuses.store(false, Ordering::SeqCst);
+    manager.get(&identity("sleep")).await.unwrap();
+}

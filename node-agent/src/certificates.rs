@@ -64,6 +64,10 @@ impl CertificateProvider for Certificates {
         })
     }
 
+    fn warm(&self, identity: &Identity) {
+        self.manager.warm(identity);
+    }
+
     fn release(&self, identity: &Identity) {
         self.handed.lock().unwrap_or_else(PoisonError::into_inner).remove(identity);
         self.manager.forget(identity);

@@ -44,6 +44,12 @@ impl User {
         Self { identities, used: Mutex::default() }
     }
 
+    /// Has a certificate of `identity` fetched, so that the first connection need not wait for it.
+    pub(crate) fn warm(&self, identity: &Identity) {
+        self.count(identity);
+        self.identities.provider.warm(identity);
+    }
+
     /// How to accept tunnels as `identity`.
     pub(crate) async fn server(&self, identity: &Identity) -> Result<Server, ConnectError> {
         let certificate = self.certificate(identity).await?;

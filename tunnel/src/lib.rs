@@ -141,6 +141,9 @@ impl Tunnel {
         let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
         if let Some(home) = self.workers.next() {
+            let scope =
+                Scope { shared: Arc::clone(shared), served: Arc::clone(&served), pool: home.pool.clone() };
+            home.runtime.spawn(warm(scope));
             for socket in listeners.dns {
                 let (shared, served) = (Arc::clone(shared), Arc::clone(&served));
                 home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
@@ -184,6 +187,20 @@ impl Tunnel {
     /// The connections there are now, in no order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.connections.list()
+    }
+}
+
+/// Has the certificate of a new pod fetched, as soon as it is known who the pod is.
+async fn warm(scope: Scope) {
+    let mut serving = scope.served.serving.clone();
+    tokio::select! {
+        own = scope.own_workload() => {
+            if let Ok(own) = own {
+                scope.served.user.warm(&own.identity());
+            }
+        }
+        // No value is ever sent: the pod is gone.
+        _ = serving.changed() => {}
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::resets::expect_refusal;
-use super::world::{SERVER, World, eventually, soon};
+use super::world::{SERVER, World, eventually, soon, workload};
 use crate::{Config, Http2Config};
 
 #[tokio::test]
@@ -53,4 +53,12 @@ async fn peers_of_a_pod_that_stopped_leave_its_tunnels() {
     soon(app.read_exact(&mut bytes)).await.unwrap();
     drop((client, app));
     eventually(|| world.certificates.issued() == 1).await;
+}
+
+#[tokio::test]
+async fn a_new_pods_certificate_is_fetched_before_it_is_needed() {
+    let world = World::new();
+    let server = workload("server", SERVER).identity();
+    eventually(|| world.certificates.warmed() == [server.clone()]).await;
+    assert_eq!(world.certificates.issued(), 0, "nobody has connected");
 }

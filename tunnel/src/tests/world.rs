@@ -101,6 +101,7 @@ impl PodSockets for Places {
 pub(super) struct Issuer {
     ca: Ca,
     issued: Mutex<HashMap<Identity, Arc<Certificate>>>,
+    warmed: Mutex<Vec<Identity>>,
 }
 
 impl Issuer {
@@ -109,6 +110,11 @@ impl Issuer {
         let mut issued = self.issued.lock().unwrap();
         let certificate = issued.entry(identity.clone()).or_insert_with(|| self.ca.issue(identity));
         self.ca.revoke(&[&certificate.chain[0]], false)
+    }
+
+    /// Of whom it is known that they will need a certificate.
+    pub(super) fn warmed(&self) -> Vec<Identity> {
+        self.warmed.lock().unwrap().clone()
     }
 
     /// How many identities have a certificate.
@@ -125,6 +131,10 @@ impl CertificateProvider for Issuer {
         let mut issued = self.issued.lock().unwrap();
         let certificate = issued.entry(identity.clone()).or_insert_with(|| self.ca.issue(identity));
         std::future::ready(Ok(Arc::clone(certificate))).boxed()
+    }
+
+    fn warm(&self, identity: &Identity) {
+        self.warmed.lock().unwrap().push(identity.clone());
     }
 
     fn release(&self, identity: &Identity) {
@@ -201,7 +211,8 @@ impl World {
             editor.insert_workload(server);
             Some(editor.finish())
         });
-        let certificates = Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default() });
+        let certificates =
+            Arc::new(Issuer { ca: Ca::new(), issued: Mutex::default(), warmed: Mutex::default() });
         let [client, server] = configs.map(|config| {
             let config = Config { workers: NonZeroUsize::MIN, ..config };
             Node::new(config, &store, &certificates, None)

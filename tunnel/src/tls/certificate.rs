@@ -53,6 +53,9 @@ pub trait CertificateProvider: Send + Sync {
         identity: &'a Identity,
     ) -> BoxFuture<'a, Result<Arc<Certificate>, CertificateError>>;
 
+    /// A pod of `identity` has come, which will need a certificate before long. Must not block.
+    fn warm(&self, identity: &Identity);
+
     /// No pod of this node uses `identity` any more: its key may be forgotten. Must not block; until it returns nobody
     /// begins to use the identity anew.
     fn release(&self, identity: &Identity);

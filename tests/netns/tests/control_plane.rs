@@ -1,0 +1,140 @@
+//! Agents that are fed by a control plane over the network: what they bear of it while connections are made.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::mesh_file::Service;
+use harness::{Attempt, ControlPlane, Pod, eventually};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, lock, until_answered};
+
+/// How often the control plane dies.
+const DEATHS: usize = 50;
+/// Clients at once.
+const CLIENTS: usize = 2;
+/// Requests that must be answered while it is away, and again while it is back, each time.
+const ENOUGH: usize = 4;
+/// Addresses of a service that comes later.
+const LATE: [&str; 2] = ["10.96.0.40", "2001:db8:96::40"];
+
+/// The usual world, but everything besides the pods to enrol comes from a control plane on the host outside.
+fn world() -> Result<(World, ControlPlane)> {
+    let mut bare = Bare::new()?;
+    let plane = ControlPlane::start(&bare.run, &bare.outside, &bare.mesh)?;
+    bare.mesh.workloads.clear();
+    bare.mesh.services.clear();
+    bare.mesh.ca = None;
+    let token = bare.run.dir().join("token");
+    fs::write(&token, "of-the-agent")?;
+    let (address, roots, token) =
+        (plane.address().to_string(), plane.roots().display().to_string(), token.display().to_string());
+    let arguments = bare.nodes.clone().map(|node| {
+        let (ip, pod) = (node.addresses().0.to_string(), format!("agent-{}", node.name()));
+        [
+            ["--xds-address", &address],
+            ["--xds-root-ca", &roots],
+            ["--ca-address", &address],
+            ["--ca-root-ca", &roots],
+            ["--auth-token", &token],
+            ["--instance-ip", &ip],
+            ["--pod-name", &pod],
+            ["--pod-namespace", "istio-system"],
+        ]
+        .concat()
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>()
+    });
+    let [arguments1, arguments2] =
+        arguments.each_ref().map(|words| words.iter().map(String::as_str).collect::<Vec<_>>());
+    Ok((bare.enrol_each([&arguments1, &arguments2])?, plane))
+}
+
+/// Requests without a pause, each on a connection of its own, from several clients.
+struct Traffic<'a> {
+    pod: &'a Pod,
+    targets: Vec<SocketAddr>,
+    next: AtomicUsize,
+    answered: AtomicUsize,
+    failed: Mutex<Vec<String>>,
+    stop: AtomicBool,
+}
+
+impl Traffic<'_> {
+    fn run(&self) -> Result<()> {
+        while !self.stop.load(Ordering::Relaxed) {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed);
+            let target = *self.targets.get(turn % self.targets.len().max(1)).context("no target")?;
+            match self.pod.attempt(target, "/")? {
+                Attempt::Answered(reply) if reply.status == 200 => {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                other => lock(&self.failed).push(format!("{target}: {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until more requests were answered.
+    fn goes_on(&self) -> Result<()> {
+        let before = self.answered.load(Ordering::Relaxed);
+        // Those that are under way do not count.
+        let enough = before + CLIENTS + ENOUGH;
+        eventually("requests to be answered", LIMIT, || {
+            (self.answered.load(Ordering::Relaxed) >= enough).then_some(())
+        })
+    }
+}
+
+#[test]
+fn a_control_plane_killed_and_restarted_50_times_costs_no_connection() -> Result<()> {
+    let (world, mut plane) = world()?;
+    for target in at(ips(WEB), SERVICE) {
+        until_answered(&world.client, target)?;
+    }
+    plane.synced_by(2)?;
+    let direct = at(world.server.addresses(), HTTP);
+    let traffic = Traffic {
+        pod: &world.client,
+        targets: at(ips(WEB), SERVICE).into_iter().chain(direct).collect(),
+        next: AtomicUsize::new(0),
+        answered: AtomicUsize::new(0),
+        failed: Mutex::default(),
+        stop: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| -> Result<()> {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| traffic.run())).collect();
+        let mut deaths = || -> Result<()> {
+            for _ in 0..DEATHS {
+                plane.kill9()?;
+                traffic.goes_on()?;
+                plane.restart()?;
+                plane.synced_by(2)?;
+                traffic.goes_on()?;
+            }
+            Ok(())
+        };
+        let died = deaths();
+        traffic.stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.join().map_err(|_| anyhow!("a client panicked"))??;
+        }
+        died
+    })?;
+    let failed = lock(&traffic.failed);
+    let answered = traffic.answered.load(Ordering::Relaxed);
+    ensure!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), answered + failed.len());
+    ensure!(answered >= DEATHS * 2 * ENOUGH);
+    // And it is listened to: a service that is new is reached, through the tunnel.
+    let late = Service::new("late", "demo", &ips(LATE), &[(SERVICE, HTTP)]);
+    let server = harness::mesh_file::Workload::of_pod(&world.server).serving(&late);
+    let file = world.run.dir().join("late.json");
+    fs::write(&file, serde_json::json!({ "workloads": [server], "services": [late] }).to_string())?;
+    plane.load(&file)?;
+    for target in at(ips(LATE), SERVICE) {
+        ensure!(until_answered(&world.client, target)?.field("app") == "server");
+    }
+    Ok(())
+}

@@ -8,6 +8,7 @@
 pub mod ca;
 pub mod certificates;
 pub mod crl;
+pub mod dump;
 pub mod file;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -12,6 +12,7 @@ pub mod datagram;
 pub mod fdpass;
 pub mod guest;
 pub mod limits;
+pub mod malloc;
 pub mod mounts;
 #[cfg(feature = "netlink")]
 pub mod netlink;

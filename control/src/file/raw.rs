@@ -33,6 +33,21 @@ pub(super) struct RawFile {
     pub(super) enroll: Vec<Spanned<RawEnrollment>>,
     pub(super) ca: Option<RawCa>,
     pub(super) trust_domain: Option<As<Name>>,
+    /// What a whole `/config_dump` has besides. It tells of the agent that wrote it, not of the mesh.
+    #[serde(rename = "certificates")]
+    _certificates: IgnoredAny,
+    #[serde(rename = "config")]
+    _config: IgnoredAny,
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+    #[serde(rename = "workloadState")]
+    _workload_state: IgnoredAny,
+    /// Endpoints are what their workloads say they serve, so these are there twice.
+    #[serde(rename = "stagedServices")]
+    _staged_services: IgnoredAny,
+    /// These are among the resources above.
+    #[serde(rename = "staticConfig")]
+    _static_config: IgnoredAny,
 }
 
 #[derive(Debug, Deserialize)]

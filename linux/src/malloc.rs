@@ -1,0 +1,17 @@
+//! What the allocator is told before the program begins.
+//!
+//! jemalloc looks for a symbol of this name when the first byte is asked for, so there is no other place to say it.
+//! Invariant: heap profiles are prepared for, and nothing is sampled until somebody asks; `MALLOC_CONF` of the environment is
+//! read after this and can say otherwise.
+
+/// Profiling is there but not active; once it is, one allocation in 512 KiB is sampled, with its stack.
+// SAFETY: the symbol is jemalloc's own (a `const char *`, to which a thin reference is the same), which it declares weak so
+// that a program may define it; the text ends with a zero byte and is never written.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: &[u8; 46] = b"prof:true,prof_active:false,lg_prof_sample:19\0";
+
+/// The options, as text. Asking for them links them into the program.
+pub fn options() -> &'static str {
+    let text = MALLOC_CONF.strip_suffix(b"\0").unwrap_or_default();
+    std::str::from_utf8(text).unwrap_or_default()
+}

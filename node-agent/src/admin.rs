@@ -1,92 +1,95 @@
-//! The agent's HTTP endpoints: readiness on one port, metrics on another, as probes and scrapers expect them.
+//! The agent's HTTP endpoints: the admin interface on this host's loopback, readiness and metrics on ports of their own.
 //!
-//! Both run on the control runtime. A port that is taken is an error at start, never later.
+//! All run on the control runtime, each with a limit of connections and of time. Asking changes nothing but what the
+//! request is there to change, and nothing asked here holds up the data path: a dump reads an immutable snapshot, and is
+//! written piece by piece, as fast as the one who asked reads. A port that is taken is an error at start, never later.
+
+mod address;
+mod dump;
+mod guard;
+mod index;
+mod levels;
+mod node;
+mod ports;
+mod profile;
+mod scrape;
+mod server;
+#[cfg(test)]
+mod tests;
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
-use axum::Router;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use prometheus_client::registry::Registry;
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use mesh::Store;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore};
 
-use crate::readiness::Readiness;
+use crate::logging::Levels;
 
-const OPEN_METRICS: &str = "application/openmetrics-text;charset=utf-8;version=1.0.0";
+pub(crate) use address::AdminAddress;
+pub(crate) use node::Agent;
+use node::Node;
+pub(crate) use ports::{bind, bind_admin, serve_metrics, serve_readiness};
+use server::Limits;
+
 const TEXT: &str = "text/plain; charset=utf-8";
+/// A profile may take five minutes, and a dump as long as the one who asked takes to read it.
+const LIMITS: Limits = Limits {
+    connections: 16,
+    headers: Duration::from_secs(10),
+    connection: Duration::from_secs(600),
+    keep_alive: false,
+};
 
-/// Binds a server's port, without IPv6 where the kernel has none; or takes the socket of the agent before this one, if that
-/// is at the same port.
-pub(crate) async fn bind(
-    what: &str,
-    address: SocketAddr,
-    inherited: Option<OwnedFd>,
-) -> anyhow::Result<TcpListener> {
-    if let Some(descriptor) = inherited {
-        let listener = std::net::TcpListener::from(descriptor);
-        if listener.local_addr().is_ok_and(|inherited| is_same(inherited, address)) {
-            return Ok(TcpListener::from_std(listener)?);
-        }
-    }
-    let bound = match TcpListener::bind(address).await {
-        Err(error) if address.is_ipv6() && address.ip().is_unspecified() && is_without_ipv6(&error) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        other => other,
-    };
-    bound.with_context(|| {
-        format!(
-            "cannot listen on {address} for {what}; is the port taken? Choose another with --{what}-address"
-        )
-    })
+/// What the admin interface shows, and what it can do.
+pub(crate) struct Admin {
+    /// The mesh.
+    pub(crate) store: Arc<Store>,
+    /// Whether the mesh is what a file says, and nothing else.
+    pub(crate) mesh_is_given: bool,
+    /// This node's pods, connections and certificates.
+    pub(crate) node: Box<dyn Node>,
+    /// The effective configuration, without secrets.
+    pub(crate) config: serde_json::Value,
+    /// What is logged.
+    pub(crate) levels: Levels,
+    /// Told when the agent is to end.
+    pub(crate) quit: Arc<Notify>,
 }
 
-/// The same port at the same address; any address is one, be it IPv4's for want of IPv6.
-fn is_same(inherited: SocketAddr, wanted: SocketAddr) -> bool {
-    let both_any = inherited.ip().is_unspecified() && wanted.ip().is_unspecified();
-    inherited.port() == wanted.port() && (both_any || inherited.ip() == wanted.ip())
+#[derive(Clone)]
+struct Shared {
+    admin: Arc<Admin>,
+    /// One profile is made at a time.
+    profiling: Arc<Semaphore>,
 }
 
-fn is_without_ipv6(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+/// Serves the admin interface until the process ends.
+pub(crate) async fn serve(listeners: Vec<TcpListener>, admin: Admin) -> io::Result<()> {
+    server::serve(listeners, router(admin), LIMITS).await
 }
 
-/// Serves `/healthz/ready` until the process ends.
-pub(crate) async fn serve_readiness(listener: TcpListener, readiness: Readiness) -> io::Result<()> {
-    let app = Router::new().route("/healthz/ready", get(ready)).with_state(readiness);
-    axum::serve(listener, app).await
+fn router(admin: Admin) -> Router {
+    let shared = Shared { admin: Arc::new(admin), profiling: Arc::new(Semaphore::new(1)) };
+    Router::new()
+        .route("/", get(index::page))
+        .route("/config_dump", get(dump::answer).post(dump::answer))
+        .route("/logging", post(levels::change).fallback(levels::usage))
+        .route("/quitquitquit", post(quit))
+        .route("/debug/pprof/profile", get(profile::processor))
+        .route("/debug/pprof/heap", get(profile::heap))
+        .layer(middleware::from_fn(guard::check))
+        .with_state(shared)
 }
 
-/// Serves `/metrics` and `/stats/prometheus` until the process ends.
-pub(crate) async fn serve_metrics(listener: TcpListener, registry: Arc<Registry>) -> io::Result<()> {
-    let app = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/stats/prometheus", get(metrics))
-        .with_state(registry);
-    axum::serve(listener, app).await
-}
-
-async fn ready(State(readiness): State<Readiness>) -> impl IntoResponse {
-    let pending = readiness.pending();
-    if pending.is_empty() {
-        (StatusCode::OK, "ready\n".to_owned())
-    } else {
-        (StatusCode::INTERNAL_SERVER_ERROR, format!("not ready, pending: {}\n", pending.join(", ")))
-    }
-}
-
-async fn metrics(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> impl IntoResponse {
-    let mut body = String::new();
-    if let Err(error) = prometheus_client::encoding::text::encode(&mut body, &registry) {
-        return (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, TEXT)], error.to_string());
-    }
-    let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = if accepts.contains("application/openmetrics-text") { OPEN_METRICS } else { TEXT };
-    (StatusCode::OK, [(header::CONTENT_TYPE, kind)], body)
+async fn quit(axum::extract::State(shared): axum::extract::State<Shared>) -> impl IntoResponse {
+    tracing::info!("told to end by the admin interface");
+    // Kept until somebody waits for it, so it is not lost while the agent is still starting.
+    shared.admin.quit.notify_one();
+    (StatusCode::OK, [(header::CONTENT_TYPE, TEXT)], "shutting down now\n")
 }

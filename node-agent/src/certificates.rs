@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use control::certificates::{Authority, Config, Manager, WorkloadCertificate};
+use control::certificates::{Authority, Config, Manager, State, WorkloadCertificate};
 use mesh::Identity;
 use prometheus_client::registry::Registry;
 use tunnel::{Certificate, CertificateError, CertificateProvider};
@@ -32,6 +32,11 @@ impl Certificates {
         let manager = Manager::new(authority, Config { ttl, ..Config::default() });
         manager.register(registry);
         Self { manager, handed: Mutex::default() }
+    }
+
+    /// What is known of each identity's certificate, for whoever asks.
+    pub(crate) fn states(&self) -> Vec<(Identity, State)> {
+        self.manager.states()
     }
 
     fn hand(&self, identity: &Identity, from: Arc<WorkloadCertificate>) -> Arc<Certificate> {

@@ -15,4 +15,4 @@ mod protocol;
 
 pub(crate) use claim::Claim;
 pub(crate) use estate::{Estate, Holdings};
-pub(crate) use protocol::{ADMIN, CNI, HANDOVER, METRICS, Named, READINESS};
+pub(crate) use protocol::{ADMIN, ADMIN_PORTS, CNI, HANDOVER, METRICS, Named, READINESS};

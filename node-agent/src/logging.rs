@@ -5,6 +5,7 @@
 //! are dropped and counted rather than a connection being held up.
 
 mod json;
+mod levels;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -12,9 +13,11 @@ mod tests;
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+use tracing_subscriber::{EnvFilter, reload};
+
+pub(crate) use self::levels::Levels;
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 64 * 1024;
@@ -33,6 +36,8 @@ pub(crate) enum LogFormat {
 pub(crate) struct Logging {
     /// Lines dropped because the writer could not keep up.
     pub(crate) dropped: ErrorCounter,
+    /// What is logged.
+    pub(crate) levels: Levels,
     _writer: WorkerGuard,
 }
 
@@ -41,12 +46,15 @@ pub(crate) fn start(format: LogFormat, filter: EnvFilter) -> Result<Logging, Try
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).finish(std::io::stdout());
     let dropped = writer.error_counter();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let words = filter.to_string();
+    let (filter, handle) = reload::Layer::new(filter);
+    let levels = Levels::new(&words, handle);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Plain => registry.with(layer.event_format(plain::Plain)).try_init()?,
         LogFormat::Json => registry.with(layer.event_format(json::Json)).try_init()?,
     }
-    Ok(Logging { dropped, _writer: guard })
+    Ok(Logging { dropped, levels, _writer: guard })
 }
 
 /// What every line begins with, in whichever form.

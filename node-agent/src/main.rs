@@ -33,6 +33,10 @@ use clap::Parser as _;
 use crate::cli::{Cli, Command};
 use crate::config::Config;
 
+/// Can make profiles of the heap; see `linux::malloc` for what it is told.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
     let outcome = match Cli::parse().command {

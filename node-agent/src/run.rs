@@ -15,15 +15,19 @@ use prometheus_client::registry::Registry;
 use redirect::{Listeners, NodeCapture, NodeGuard, Role};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 use tunnel::Tunnel;
 
+use crate::admin::Admin;
 use crate::cli::Place;
 use crate::config::Config;
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
 use crate::feed::Feed;
-use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS};
+use crate::handover::{
+    ADMIN, ADMIN_PORTS, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS,
+};
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
 use crate::tls;
@@ -62,7 +66,10 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let mut background = JoinSet::new();
     let metrics_port = admin::bind("metrics", process.metrics_address, claim.socket(METRICS)).await?;
     let readiness_port = admin::bind("readiness", process.readiness_address, claim.socket(READINESS)).await?;
-    let ports = [duplicate(&metrics_port)?, duplicate(&readiness_port)?];
+    let admin_ports =
+        admin::bind_admin(process.admin_address, ADMIN_PORTS, |name| claim.socket(name)).await?;
+    let ports = [(METRICS, &metrics_port), (READINESS, &readiness_port)].into_iter();
+    let ports = duplicates(ports.chain(admin_ports.iter().map(|(name, port)| (*name, port))))?;
     let readiness = Readiness::default();
     let pods_pending = readiness.wait_for("capture of the pods present at the start");
     let mut registry = Registry::default();
@@ -100,6 +107,14 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     background.spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
+    let quit = Arc::new(Notify::new());
+    let agent = admin::Agent {
+        enroller: Arc::clone(&enroller),
+        tunnel: Arc::clone(&tunnel),
+        certificates: Arc::clone(&feed.certificates),
+    };
+    let admin = shown(config, &feed, agent, logging.levels.clone(), Arc::clone(&quit))?;
+    background.spawn(admin::serve(admin_ports.into_iter().map(|(_, port)| port).collect(), admin));
 
     let taken = enrollment::inherit(&enroller, &feed.pods).await;
     let sockets = [CNI, ADMIN, HANDOVER].map(|name| claim.socket(name));
@@ -123,9 +138,9 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
 
     tokio::select! {
-        told = until_told() => {
+        told = until_told(&quit) => {
             told?;
-            wind_down(&tunnel, process.termination_deadline).await?;
+            wind_down(&tunnel, process.termination_deadline, &quit).await?;
             tracing::info!("agent ends; captured pods are refused until the next one starts");
         }
         () = estate.given() => {
@@ -136,12 +151,30 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     Ok(())
 }
 
+/// What the admin interface shows and can do.
+fn shown(
+    config: &Config,
+    feed: &Feed,
+    agent: admin::Agent,
+    levels: logging::Levels,
+    quit: Arc<Notify>,
+) -> anyhow::Result<Admin> {
+    Ok(Admin {
+        store: Arc::clone(&feed.store),
+        mesh_is_given: config.control_plane.xds.is_none(),
+        node: Box::new(agent),
+        config: serde_json::to_value(&config.effective)?,
+        levels,
+        quit,
+    })
+}
+
 /// Listens for the plugin, the command line and the next agent, with the sockets of the agent before this one if there are any.
 fn hand_out(
     place: &Place,
     enroller: Arc<Enroller>,
     lock: InstanceLock,
-    [metrics, readiness]: [OwnedFd; 2],
+    ports: Vec<Named>,
     [cni, admin, handover]: [Option<OwnedFd>; 3],
 ) -> anyhow::Result<Arc<Estate>> {
     let (runtime, run_dir) = (tokio::runtime::Handle::current(), &place.run_dir);
@@ -149,12 +182,13 @@ fn hand_out(
     let cni = cni_server::start(run_dir, cni, Arc::clone(&enroller), runtime)?;
     let path = run_dir.join(format!("{HANDOVER}.sock"));
     let listener = unix_server::listen(&path, "the next agent", handover)?;
-    let holdings = Holdings { lock, cni, admin, metrics, readiness };
+    let holdings = Holdings { lock, cni, admin, ports };
     Ok(Estate::open(listener, place.bpffs.clone(), enroller, holdings)?)
 }
 
-fn duplicate(listener: &TcpListener) -> io::Result<OwnedFd> {
-    listener.as_fd().try_clone_to_owned()
+/// The ports once more, for whoever takes them over.
+fn duplicates<'a>(ports: impl Iterator<Item = (&'a str, &'a TcpListener)>) -> io::Result<Vec<Named>> {
+    ports.map(|(name, port)| Ok((name.to_owned(), port.as_fd().try_clone_to_owned()?))).collect()
 }
 
 /// The listeners that another agent hands over. What this release cannot use, it makes anew; the other agent serves the
@@ -197,7 +231,7 @@ async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
 }
 
 /// Goes on serving what is open after the agent was told to end, for as long as it may; being told again ends it at once.
-async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
+async fn wind_down(tunnel: &Tunnel, limit: Duration, quit: &Notify) -> anyhow::Result<()> {
     const PERIOD: Duration = Duration::from_millis(50);
     let open = tunnel.connections().len();
     tracing::info!(open, limit = ?limit, "told to end; open connections are served to their end, within the limit");
@@ -211,7 +245,7 @@ async fn wind_down(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
             let open = tunnel.connections().len();
             tracing::warn!(open, "connections were open for longer than --connection-termination-deadline allows");
         },
-        told = until_told() => told?,
+        told = until_told(quit) => told?,
     }
     Ok(())
 }
@@ -225,9 +259,11 @@ fn kubelet_search(config: &Config) -> kubelet::Search {
     }
 }
 
-async fn until_told() -> anyhow::Result<()> {
+/// Waits for a signal to end, or for a request to do so.
+async fn until_told(quit: &Notify) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
+        () = quit.notified() => {}
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }

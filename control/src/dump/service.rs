@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mesh::service::{HealthPolicy, LoadBalancer};
-use mesh::workload::{Health, PortMap};
+use mesh::workload::Health;
 use mesh::{NamespacedHostname, NetworkAddress, Service, Snapshot};
 use serde::Serialize;
 
 use super::Form;
-use super::words::{self, GatewayView, Text};
+use super::words::{self, GatewayView, Ports, Text};
 
 /// A service in the words of `/config_dump`.
 #[derive(Serialize)]
@@ -21,7 +21,7 @@ pub struct ServiceView<'a> {
     vips: Vec<Text<&'a NetworkAddress>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cidr_vips: Vec<CidrView<'a>>,
-    ports: &'a PortMap,
+    ports: Ports<'a>,
     endpoints: BTreeMap<&'a str, EndpointView<'a>>,
     subject_alt_names: &'a [Arc<str>],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,7 @@ struct LoadBalancerView {
 #[serde(rename_all = "camelCase")]
 pub struct EndpointView<'a> {
     workload_uid: &'a str,
-    port: &'a PortMap,
+    port: Ports<'a>,
     status: &'static str,
 }
 
@@ -84,7 +84,7 @@ impl<'a> ServiceView<'a> {
                 .iter()
                 .map(|vip| CidrView { network: &vip.network, cidr: Text(vip.cidr) })
                 .collect(),
-            ports: &service.ports,
+            ports: Ports(&service.ports),
             endpoints: match form {
                 Form::Joined => endpoints(snapshot, &service.key(), ready_only),
                 Form::Given => BTreeMap::new(),
@@ -109,10 +109,10 @@ pub fn endpoints<'a>(
 ) -> BTreeMap<&'a str, EndpointView<'a>> {
     let endpoints = snapshot.endpoints(key);
     let shown = endpoints.filter(|endpoint| !ready_only || endpoint.workload.status == Health::Healthy);
-    let view = |endpoint: &'a Arc<mesh::Endpoint>| {
+    let view = |endpoint: mesh::Endpoint<'a>| {
         let uid = &*endpoint.workload.uid;
         let status = words::health(endpoint.workload.status);
-        (uid, EndpointView { workload_uid: uid, port: &endpoint.ports, status })
+        (uid, EndpointView { workload_uid: uid, port: Ports(endpoint.ports), status })
     };
     shown.map(view).collect()
 }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use mesh::policy;
 use mesh::service::{HealthPolicy, IpFamilies, LoadBalancerMode, Scope, Visibility};
 use mesh::workload::{
-    GatewayAddress, GatewayDestination, Health, NetworkMode, Protocol, TunnelProtocol, WorkloadType,
+    GatewayAddress, GatewayDestination, Health, NetworkMode, PortMap, Protocol, TunnelProtocol, WorkloadType,
 };
 use serde::{Serialize, Serializer};
 
@@ -15,6 +15,15 @@ pub(super) struct Text<T>(pub(super) T);
 impl<T: Display> Serialize for Text<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+/// Ports as an object.
+pub(super) struct Ports<'a>(pub(super) &'a PortMap);
+
+impl Serialize for Ports<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
     }
 }
 

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::Workload;
-use mesh::workload::{ApplicationTunnel, Locality, PortMap};
+use mesh::workload::{ApplicationTunnel, Locality};
 use serde::Serialize;
 
 use super::Form;
-use super::words::{self, GatewayView};
+use super::words::{self, GatewayView, Ports};
 
 /// A workload in the words of `/config_dump`. What is empty is left out, but for addresses.
 #[derive(Serialize)]
@@ -72,7 +72,7 @@ struct TunnelView {
 #[serde(untagged)]
 enum Served<'a> {
     Names(Vec<String>),
-    Ports(BTreeMap<String, &'a PortMap>),
+    Ports(BTreeMap<String, Ports<'a>>),
 }
 
 impl Served<'_> {
@@ -109,9 +109,9 @@ impl<'a> WorkloadView<'a> {
             locality: locality(&workload.locality),
             services: match form {
                 Form::Joined => Served::Names(services.keys().map(ToString::to_string).collect()),
-                Form::Given => {
-                    Served::Ports(services.iter().map(|(key, ports)| (key.to_string(), ports)).collect())
-                }
+                Form::Given => Served::Ports(
+                    services.iter().map(|(key, ports)| (key.to_string(), Ports(ports))).collect(),
+                ),
             },
             capacity: workload.capacity,
             application_tunnel: workload.application_tunnel.map(|ApplicationTunnel { protocol, port }| {

@@ -9,6 +9,7 @@ use super::given::Source;
 use super::kinds::{GRACE, LISTEN, PATH, SWITCH};
 use super::reader::Reader;
 use super::setting::{Kind, Section, Setting};
+use crate::admin::AdminAddress;
 use crate::cli::Place;
 use crate::logging::LogFormat;
 
@@ -20,6 +21,11 @@ const FILTER: Kind<String> = Kind {
     value: "FILTER",
     allowed: "error, warn, info, debug, trace or off, and SCOPE=LEVEL with commas between, such as info,access=debug",
     parse: filter,
+};
+const LOOPBACK: Kind<AdminAddress> = Kind {
+    value: "ADDRESS:PORT",
+    allowed: "localhost:PORT, or a loopback address with a port such as 127.0.0.1:15000 or [::1]:15000",
+    parse: loopback,
 };
 const SECONDS: Kind<Option<u64>> =
     Kind { value: "SECONDS", allowed: "a whole number of seconds; empty if it is not known", parse: seconds };
@@ -53,6 +59,12 @@ static READINESS: Setting<SocketAddr> = Setting::new(
     "[::]:15021",
     LISTEN,
     "Address of /healthz/ready.",
+);
+static ADMIN: Setting<AdminAddress> = Setting::new(
+    ("admin-address", "CULVERT_ADMIN_ADDRESS"),
+    "localhost:15000",
+    LOOPBACK,
+    "Address of the admin interface, which this host alone can ask; localhost is both loopback addresses. See docs/admin.md.",
 );
 static TAKE_OVER: Setting<bool> = Setting::new(
     ("take-over", "CULVERT_TAKE_OVER"),
@@ -91,6 +103,7 @@ pub(super) static SECTION: Section = Section {
         &PROC,
         &METRICS,
         &READINESS,
+        &ADMIN,
         &TAKE_OVER,
         &DRAIN_LIMIT,
         &DEADLINE,
@@ -110,6 +123,8 @@ pub(crate) struct Process {
     pub(crate) metrics_address: SocketAddr,
     /// The port of the readiness probe.
     pub(crate) readiness_address: SocketAddr,
+    /// The port of the admin interface.
+    pub(crate) admin_address: AdminAddress,
     /// Whether another agent is asked to hand over.
     pub(crate) take_over: bool,
     /// How long connections go on after the pods were handed over.
@@ -127,12 +142,14 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Process> {
     let [run_dir, bpffs, proc] = [&RUN_DIR, &BPFFS, &PROC].map(|one| reader.read(one));
     let [metrics, readiness] = [&METRICS, &READINESS].map(|one| reader.read(one));
     let [drain_limit, deadline] = [&DRAIN_LIMIT, &DEADLINE].map(|one| reader.read(one));
+    let admin = reader.read(&ADMIN);
     let (take_over, log_format, log) = (reader.read(&TAKE_OVER), reader.read(&LOG_FORMAT), reader.read(&LOG));
     reader.read(&GRACE_PERIOD)?;
     Some(Process {
         place: Place { run_dir: run_dir?, bpffs: bpffs?, proc: proc? },
         metrics_address: metrics?,
         readiness_address: readiness?,
+        admin_address: admin?,
         take_over: take_over?,
         drain_limit: drain_limit?,
         termination_deadline: deadline?,
@@ -164,6 +181,10 @@ fn filter(text: &str) -> Result<String, String> {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("no filter: {error}")),
     }
+}
+
+fn loopback(text: &str) -> Result<AdminAddress, String> {
+    text.parse()
 }
 
 fn seconds(text: &str) -> Result<Option<u64>, String> {

@@ -14,9 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::protocol::{
-    self, ADMIN, Answer, Ask, CNI, HANDOVER, HandoverError, LOCK, METRICS, Named, READINESS, Taken,
-};
+use super::protocol::{self, ADMIN, Answer, Ask, CNI, HANDOVER, HandoverError, LOCK, Named, Taken};
 use crate::enrollment::Enroller;
 use crate::lock::InstanceLock;
 use crate::unix_server::{Purpose, Server};
@@ -34,10 +32,8 @@ pub(crate) struct Holdings {
     pub(crate) cni: Server,
     /// Answers the command line.
     pub(crate) admin: Server,
-    /// The port of the metrics.
-    pub(crate) metrics: OwnedFd,
-    /// The port of the readiness probe.
-    pub(crate) readiness: OwnedFd,
+    /// The ports of the metrics, the readiness probe and the admin interface.
+    pub(crate) ports: Vec<Named>,
 }
 
 /// All that an agent can hand over, once.
@@ -163,9 +159,10 @@ impl Estate {
             (LOCK.to_owned(), holdings.lock.share()?),
             (CNI.to_owned(), holdings.cni.share()?),
             (ADMIN.to_owned(), holdings.admin.share()?),
-            (METRICS.to_owned(), copy(&holdings.metrics)?),
-            (READINESS.to_owned(), copy(&holdings.readiness)?),
         ];
+        for (name, port) in &holdings.ports {
+            sockets.push((name.clone(), copy(port)?));
+        }
         sockets.extend(own.map(|socket| (HANDOVER.to_owned(), socket)));
         Ok(sockets)
     }

@@ -31,6 +31,9 @@ pub(crate) const METRICS: &str = "metrics";
 /// The port of the readiness probe.
 pub(crate) const READINESS: &str = "readiness";
 
+/// The ports of the admin interface, by family. Releases without them hand none over.
+pub(crate) const ADMIN_PORTS: [&str; 2] = ["admin-port-v4", "admin-port-v6"];
+
 /// A socket with what it is for.
 pub(crate) type Named = (String, OwnedFd);
 

@@ -115,6 +115,13 @@ const VALUES: &[(&str, Tried)] = &[
     ("proc", PATHS),
     ("metrics-address", LISTENERS),
     ("readiness-address", LISTENERS),
+    (
+        "admin-address",
+        (
+            &["localhost:15000", "127.0.0.1:1", "[::1]:15000"],
+            &["", "localhost", "0.0.0.0:15000", "[::]:15000", "10.0.0.1:15000"],
+        ),
+    ),
     ("take-over", SWITCHES),
     ("drain-limit", GRACES),
     ("connection-termination-deadline", GRACES),

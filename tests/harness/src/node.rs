@@ -133,7 +133,8 @@ pub fn culvert_cni() -> Result<PathBuf> {
 /// Paths that this process was told; the environment cannot be written to without `unsafe`.
 static TOLD: OnceLock<HashMap<&'static str, PathBuf>> = OnceLock::new();
 
-/// Uses these programs instead of what `CULVERT_BIN`, `CULVERT_CNI_BIN` and `POD_APP_BIN` say. The first call counts.
+/// Uses these programs instead of what `CULVERT_BIN`, `CULVERT_CNI_BIN`, `POD_APP_BIN` and `CONTROL_PLANE_BIN` say. The
+/// first call counts.
 pub fn use_binaries(paths: impl IntoIterator<Item = (&'static str, PathBuf)>) {
     TOLD.get_or_init(|| paths.into_iter().collect());
 }

@@ -1,5 +1,9 @@
 //! Metrics of the process itself: descriptors, build, lost log lines, the mesh file's fate.
 
+mod runtimes;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +16,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use tracing_appender::non_blocking::ErrorCounter;
+
+pub(crate) use self::runtimes::register_runtimes;
 
 /// What the build was; the component's name is the one that dashboards select.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

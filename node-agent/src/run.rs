@@ -85,6 +85,8 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
     let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut registry)?;
     let tunnel = Arc::new(tunnel);
+    let runtimes = tunnel.runtimes().into_iter().chain([tokio::runtime::Handle::current()]);
+    metrics::register_runtimes(&mut registry, &runtimes.collect::<Vec<_>>());
     if let Some(file) = revoked {
         tokio::spawn(tls::follow(file, Arc::downgrade(&tunnel)));
     }

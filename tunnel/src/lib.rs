@@ -184,6 +184,11 @@ impl Tunnel {
         self.shared.rules.revocations.replace(lists)
     }
 
+    /// The runtimes of its worker threads, to measure how busy they are.
+    pub fn runtimes(&self) -> Vec<tokio::runtime::Handle> {
+        self.workers.iter().map(|worker| worker.runtime.clone()).collect()
+    }
+
     /// The connections there are now, in no order.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.connections.list()

@@ -43,7 +43,6 @@ impl Workers {
     }
 
     /// All of them, to count what they hold.
-    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
         self.workers.iter()
     }

@@ -214,7 +214,8 @@ fn x7_another_installation_waits_for_a_pod_and_says_so() -> Result<()> {
     let culvert = harness::node::binary("CULVERT_BIN", "culvert")?;
     let log = File::create(world.run.dir().join("second.log"))?;
     let mut second = command::in_netns(n1.netns(), &culvert);
-    second.args(["run", "--metrics-address", "[::]:16020", "--readiness-address", "[::]:16021", "--mesh"]);
+    second.args(["run", "--metrics-address", "[::]:16020", "--readiness-address", "[::]:16021"]);
+    second.args(["--admin-address", "localhost:16000", "--mesh"]);
     second.arg(&mesh).arg("--run-dir").arg(&dir).arg("--bpffs").arg(&bpffs);
     let mut second = Ended(second.stdout(log.try_clone()?).stderr(log).spawn()?);
     let said = |what: &str| {

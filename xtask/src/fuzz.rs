@@ -15,7 +15,8 @@ use crate::shell;
 /// Where targets and what is kept of them are.
 const CRATE: &str = "tests/fuzz";
 /// What is instrumented.
-const INSTRUMENTED: [&str; 4] = ["culvert-fuzz", "culvert-tunnel", "culvert-mesh", "hickory-proto"];
+const INSTRUMENTED: [&str; 5] =
+    ["culvert-fuzz", "culvert-tunnel", "culvert-mesh", "culvert-control", "hickory-proto"];
 /// Counters of edges, and what is compared with what.
 const SWITCHES: [&str; 5] = [
     "-Cpasses=sancov-module",

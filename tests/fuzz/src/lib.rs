@@ -10,20 +10,25 @@ mod ca;
 mod connect;
 mod dns;
 mod proxy;
+mod xds;
 
 pub use ca::ca_response;
 pub use connect::{connect_authority, connect_headers};
 pub use dns::dns;
 pub use proxy::proxy_protocol;
+pub use xds::{xds_authorization, xds_service, xds_workload};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// All targets, by their names.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("ca_response", ca_response),
     ("connect_authority", connect_authority),
     ("connect_headers", connect_headers),
     ("dns", dns),
     ("proxy_protocol", proxy_protocol),
+    ("xds_authorization", xds_authorization),
+    ("xds_service", xds_service),
+    ("xds_workload", xds_workload),
 ];

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 use harness::run::find_tool;
 
+use crate::binaries::Binaries;
 use crate::setup::Need;
 use crate::{binaries, build_ebpf, setup, shell};
 
@@ -21,7 +22,7 @@ const NEEDS: [Need; 4] = [
 pub(crate) struct Args {
     /// What is measured.
     what: What,
-    /// Fail if a ratio is below the committed floor.
+    /// Fail if a figure is worse than the committed floor, or its target.
     #[arg(long)]
     check: bool,
     /// Fewer rounds: less than a minute.
@@ -33,16 +34,24 @@ pub(crate) struct Args {
 enum What {
     /// What capture costs a connection, a pod and a node; as root.
     Capture,
+    /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load; as root.
+    Control,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&NEEDS)?;
     build_ebpf::ensure()?;
+    if matches!(args.what, What::Control) {
+        setup::ensure(&setup::RUNTIME)?;
+        // The agent, the control plane and the app are found beside the benchmark.
+        Binaries::build()?;
+    }
     shell::run(shell::cargo().args(["build", "--release", "-p", "culvert-bench"]))?;
     let mut bench = Command::new(binaries::target_dir()?.join("release/culvert-bench"));
     bench.arg(match args.what {
         What::Capture => "capture",
+        What::Control => "control",
     });
     for (flag, set) in [("--check", args.check), ("--short", args.short)] {
         if set {

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to people")]
 
 mod capture;
+mod control;
 mod cpu;
 mod load;
 mod stats;
@@ -20,11 +21,18 @@ use clap::Parser;
 enum Bench {
     /// What capture costs a connection, a pod and a node.
     Capture(capture::Args),
+    /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load.
+    Control(control::Args),
+    /// One figure of `control`, in a process of its own.
+    #[command(hide = true)]
+    Store(control::StoreArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Capture(args) => capture::run(&args),
+        Bench::Control(args) => control::run(&args),
+        Bench::Store(args) => control::run_store(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@
 //!
 //! | Command | What it does |
 //! |---|---|
+//! | `fill W S` | makes up W pods and S services and adds them, in one push |
 //! | `churn N` | changes N pods of the generated mesh a second from now on; 0 for none |
 //! | `resend` | sends everything to every client once more |
 //! | `close` | ends every connection as istiod does with old ones |
@@ -65,7 +66,7 @@ async fn main() -> Result<()> {
         ..Options::new(&args.dir)
     })
     .await?;
-    let size = Size { workloads: args.workloads, services: args.services };
+    let mut size = Size { workloads: args.workloads, services: args.services };
     plane.update(|world| fill(world, size));
     if let Some(path) = &args.mesh {
         load(&plane, path)?;
@@ -79,7 +80,7 @@ async fn main() -> Result<()> {
         tokio::select! {
             line = lines.next_line() => {
                 let Some(line) = line? else { return Ok(()) };
-                match obey(&plane, &line, &mut rate).await {
+                match obey(&plane, &line, &mut size, &mut rate).await {
                     Ok(()) => say("ok")?,
                     Err(error) => say(&format!("error: {error:#}"))?,
                 }
@@ -94,9 +95,16 @@ async fn main() -> Result<()> {
     }
 }
 
-async fn obey(plane: &ControlPlane, line: &str, rate: &mut u32) -> Result<()> {
+async fn obey(plane: &ControlPlane, line: &str, size: &mut Size, rate: &mut u32) -> Result<()> {
     let words: Vec<_> = line.split_whitespace().collect();
     match words.as_slice() {
+        ["fill", workloads, services] => {
+            *size = Size {
+                workloads: workloads.parse().context("how many pods")?,
+                services: services.parse().context("how many services")?,
+            };
+            plane.update(|world| fill(world, *size));
+        }
         ["churn", number] => *rate = number.parse().context("changes a second")?,
         ["resend"] => plane.resend(),
         ["close"] => plane.end_connections(Ending::Graceful),

@@ -21,7 +21,7 @@ use crate::shared::{Shared, lock};
 use crate::world::World;
 
 /// How long a test waits for what must come.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// The largest request that istiod reads, in bytes (`ISTIO_GPRC_MAXRECVMSGSIZE`).
 const LARGEST_REQUEST: usize = 4 << 20;
 
@@ -227,7 +227,7 @@ impl ControlPlane {
     /// Waits until the records show something, and returns it.
     ///
     /// # Errors
-    /// If they do not in a minute.
+    /// If they do not in two minutes.
     pub async fn wait<T>(&self, what: &str, mut find: impl FnMut(&Records) -> Option<T>) -> Result<T> {
         let mut noticed = self.shared.noticed();
         let found = async {
@@ -246,7 +246,7 @@ impl ControlPlane {
     /// Waits until the newest stream has accepted the last response of both types.
     ///
     /// # Errors
-    /// If it does not in a minute.
+    /// If it does not in two minutes.
     pub async fn synced(&self) -> Result<()> {
         let newest = |records: &Records| records.last().filter(|stream| stream.is_synced()).map(|_| ());
         self.wait("both types to be accepted", newest).await
@@ -255,7 +255,7 @@ impl ControlPlane {
     /// Waits until so many streams are open and each has accepted the last response of both types.
     ///
     /// # Errors
-    /// If they do not in a minute.
+    /// If they do not in two minutes.
     pub async fn synced_by(&self, clients: usize) -> Result<()> {
         let all = |records: &Records| {
             let mut open = records.streams.iter().filter(|stream| !stream.ended);

@@ -25,6 +25,10 @@ pub struct Records {
     pub streams: VecDeque<Stream>,
     /// The calls for certificates, oldest first.
     pub calls: VecDeque<Call>,
+    /// How many calls are under way.
+    pub under_way: usize,
+    /// The most that ever were at once.
+    pub most_under_way: usize,
 }
 
 /// A stream of a client.
@@ -65,6 +69,8 @@ impl Records {
     pub(crate) fn call(&mut self, call: Call) {
         trim(&mut self.calls);
         self.calls.push_back(call);
+        self.under_way += 1;
+        self.most_under_way = self.most_under_way.max(self.under_way);
     }
 
     pub(crate) fn stream(&mut self, id: u64) -> Option<&mut Stream> {

@@ -24,7 +24,7 @@ use crate::wire::Station;
 /// Where istiod listens, too.
 const PORT: u16 = 15012;
 /// How long an answer may take, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A control plane.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// How long is waited for what must come.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at what tells nobody when it changes.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Whom the policies of the tests allow.

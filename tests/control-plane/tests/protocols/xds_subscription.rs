@@ -164,10 +164,10 @@ async fn what_went_meanwhile_is_gone_after_a_reconnect() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconnect_fits_into_what_istiod_reads() -> Result<()> {
     let setup = Setup::new().await?;
-    // 40,000 names of 150 bytes and more.
-    let long = |number: u32| format!("{number:0>150}");
+    // 16,000 names of 300 bytes and more.
+    let long = |number: u32| format!("{number:0>300}");
     setup.plane.update(|world| {
-        for number in 0..40_000 {
+        for number in 0..16_000 {
             world.set(workload("demo", &long(number)));
         }
     });
@@ -179,7 +179,7 @@ async fn a_reconnect_fits_into_what_istiod_reads() -> Result<()> {
     });
     agent.until("the new pod", |mesh| mesh.workload(&uid("demo", "new")).is_some()).await?;
     agent.until("the old one to go", |mesh| mesh.workload(&uid("demo", &long(0))).is_none()).await?;
-    ensure!(agent.mesh().workloads().count() == 40_000);
+    ensure!(agent.mesh().workloads().count() == 16_000);
     Ok(())
 }
 

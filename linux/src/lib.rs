@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod netns;
 pub mod privilege;
 pub mod process;
+pub mod signals;
 pub mod sockopt;
 pub mod sysctl;
 #[cfg(feature = "testing")]

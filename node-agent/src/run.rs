@@ -42,6 +42,7 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to end.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    linux::signals::accept_termination()?;
     let filter = EnvFilter::try_new(&config.process.log).context("the filter of the log")?;
     let logging = logging::start(config.process.log_format, filter)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

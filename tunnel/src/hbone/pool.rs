@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 pub(crate) use self::carrier::Lease;
-use self::carrier::{Carrier, Idling};
+use self::carrier::{Carrier, Elsewhere, Idling, Unopened};
 use super::baggage::Baggage;
 use super::client::{ConnectHead, Connection, Connector, PeerKey, SetUp};
 use super::strain::Strain;
@@ -30,6 +30,8 @@ use crate::served::Served;
 
 /// How long no more tunnels are dialled for company's sake after that has failed.
 const LONELY: Duration = Duration::from_secs(5);
+/// How many tunnels that turn out to have no room a stream is taken to another from.
+const WITHOUT_ROOM: usize = 3;
 
 /// A worker's pool. Cloning shares it.
 #[derive(Clone)]
@@ -64,7 +66,8 @@ impl Pool {
     /// Opens a stream to the peer of `key`, on a tunnel that is there or a new one.
     ///
     /// If the peer has not touched the stream, or a tunnel that has worked before turns out to be gone, another tunnel is
-    /// tried, once: the application has sent nothing yet.
+    /// tried, once: the application has sent nothing yet. That a tunnel had less room than was thought does not count, a
+    /// few times over.
     pub(crate) async fn open(
         &self,
         key: &PeerKey,
@@ -74,15 +77,23 @@ impl Pool {
         let request = head.request()?;
         let limit = self.inner.connector.timeouts.answer;
         let mut left = None;
+        let mut again = false;
+        let mut without_room = 0;
         loop {
             let (lease, place) = self.lease(key, served, left.as_ref()).await?;
             let worked_before = lease.carrier().has_worked();
             let carrier = Arc::clone(lease.carrier());
             let outcome = timeout(limit, lease.open(place, request.clone()));
             match outcome.await.map_err(|_| ConnectError::NoAnswer(limit))? {
+                Err(Unopened { elsewhere: Elsewhere::NoRoom, .. }) if without_room < WITHOUT_ROOM => {
+                    without_room += 1;
+                    left = Some(carrier);
+                }
                 Err(unopened)
-                    if left.is_none() && (unopened.is_untouched || worked_before && carrier.is_closed()) =>
+                    if !again
+                        && (unopened.elsewhere != Elsewhere::No || worked_before && carrier.is_closed()) =>
                 {
+                    again = true;
                     left = Some(carrier);
                 }
                 outcome => return outcome.map_err(|unopened| unopened.error),
@@ -140,7 +151,7 @@ impl Pool {
 impl Peer {
     /// A place on the first tunnel that is at ease, else on the one with the fewest streams.
     fn place(&mut self, config: &PoolConfig, left: Option<&Arc<Carrier>>) -> Option<(Lease, usize)> {
-        let heard = self.carriers.iter().filter(|carrier| carrier.has_worked());
+        let heard = self.carriers.iter().filter(|carrier| carrier.is_heard());
         let allowed = heard.filter_map(|carrier| {
             let streams = carrier.allowed();
             (!carrier.is_closed()).then_some(streams.max(1))
@@ -148,7 +159,7 @@ impl Peer {
         self.streams_allowed = allowed.min().or(self.streams_allowed);
         // What a new tunnel's peer allows is not known before its first word.
         let new = self.streams_allowed.map_or(config.max_streams, |allowed| allowed.min(config.max_streams));
-        let most = |carrier: &Carrier| if carrier.has_worked() { config.max_streams } else { new };
+        let most = |carrier: &Carrier| if carrier.is_heard() { config.max_streams } else { new };
         let usable = || self.carriers.iter().filter(|one| left.is_none_or(|left| !Arc::ptr_eq(one, left)));
         let at_ease = usable().filter(|carrier| carrier.is_at_ease(config.crowded));
         let mut others: Vec<_> = usable().collect();

@@ -33,8 +33,10 @@ pub(super) struct Carrier {
     strain: Arc<Strain>,
     session: Option<Arc<Session>>,
     worked: AtomicBool,
-    /// Told when the first stream is answered.
-    answered: Notify,
+    /// Whether the peer has said anything about a stream, for which its SETTINGS came before.
+    heard: AtomicBool,
+    /// Told when the peer is first heard.
+    first_word: Notify,
     /// Told when the last stream ends.
     idle: Notify,
 }
@@ -67,7 +69,8 @@ impl Carrier {
             strain,
             session,
             worked: AtomicBool::new(false),
-            answered: Notify::new(),
+            heard: AtomicBool::new(false),
+            first_word: Notify::new(),
             idle: Notify::new(),
         }
     }
@@ -75,6 +78,18 @@ impl Carrier {
     /// Whether a stream has been accepted on it, so that a failure now is not one of setting it up.
     pub(super) fn has_worked(&self) -> bool {
         self.worked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer has been heard, so that it is known how many streams it allows.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Acquire)
+    }
+
+    /// The peer has been heard.
+    fn hear(&self) {
+        if !self.heard.swap(true, Ordering::AcqRel) {
+            self.first_word.notify_waiters();
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -111,9 +126,9 @@ impl Carrier {
     /// Completes if it turns out, with the peer's first word, that the peer does not allow as many streams as `place` and
     /// one more.
     async fn refuses(&self, place: usize) {
-        let answered = self.answered.notified();
-        if !self.has_worked() {
-            answered.await;
+        let first_word = self.first_word.notified();
+        if !self.is_heard() {
+            first_word.await;
         }
         if place < self.allowed() {
             pending::<()>().await;
@@ -211,13 +226,23 @@ pub(crate) struct Lease {
 /// A stream that was not opened.
 pub(super) struct Unopened {
     pub(super) error: ConnectError,
-    /// Whether the peer has done nothing about it, so that it may be opened elsewhere.
-    pub(super) is_untouched: bool,
+    pub(super) elsewhere: Elsewhere,
+}
+
+/// Whether a stream that was not opened may be opened on another tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// No: the peer may have done something about it.
+    No,
+    /// The peer says that it has done nothing about it.
+    Untouched,
+    /// The same, and it was one more than the peer allows on a tunnel, which was not known when it was sent.
+    NoRoom,
 }
 
 impl From<ConnectError> for Unopened {
     fn from(error: ConnectError) -> Self {
-        Self { error, is_untouched: false }
+        Self { error, elsewhere: Elsewhere::No }
     }
 }
 
@@ -245,7 +270,9 @@ impl Lease {
     ) -> Result<(HboneStream, Baggage), Unopened> {
         let sender = match &*self.carrier.state() {
             State::Open { sender, .. } => sender.clone(),
-            State::Closed(reason) => return Err(Unopened { error: reason.clone(), is_untouched: true }),
+            State::Closed(reason) => {
+                return Err(Unopened { error: reason.clone(), elsewhere: Elsewhere::Untouched });
+            }
         };
         let exchange = async {
             let (response, send) = sender.ready().await?.send_request(request, false)?;
@@ -256,13 +283,12 @@ impl Lease {
             exchange = exchange => exchange,
             () = self.carrier.refuses(place) => {
                 let error = ConnectError::Http2("the peer allows fewer streams".into());
-                return Err(Unopened { error, is_untouched: true });
+                return Err(Unopened { error, elsewhere: Elsewhere::NoRoom });
             }
         };
-        let (response, send) = exchange.map_err(|error| self.failed(error))?;
-        if !self.carrier.worked.swap(true, Ordering::Relaxed) {
-            self.carrier.answered.notify_waiters();
-        }
+        let (response, send) = exchange.map_err(|error| self.failed(error, place))?;
+        self.carrier.worked.store(true, Ordering::Relaxed);
+        self.carrier.hear();
         let baggage = accepted(&response)?;
         let strain = Some(Arc::clone(&self.carrier.strain));
         Ok((
@@ -280,18 +306,26 @@ impl Lease {
 
     /// A reset is of the one stream; everything else (GOAWAY, a broken connection) closes the tunnel. A stream that was
     /// refused, or that came after the last one a GOAWAY lets through, is untouched (RFC 9113 §8.7).
-    fn failed(&self, error: h2::Error) -> Unopened {
+    fn failed(&self, error: h2::Error, place: usize) -> Unopened {
         let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let is_untouched = error.is_remote() && (error.is_go_away() || refused);
+        let untouched = error.is_remote() && (error.is_go_away() || refused);
+        let elsewhere = if untouched { Elsewhere::Untouched } else { Elsewhere::No };
         if error.is_reset() {
-            return Unopened { error: error.into(), is_untouched };
+            let mut elsewhere = elsewhere;
+            if error.is_remote() {
+                self.carrier.hear();
+                if refused && place >= self.carrier.allowed() {
+                    elsewhere = Elsewhere::NoRoom;
+                }
+            }
+            return Unopened { error: error.into(), elsewhere };
         }
         self.carrier.close(error.into());
         let error = match &*self.carrier.state() {
             State::Closed(reason) => reason.clone(),
             State::Open { .. } => ConnectError::Http2("closed".into()),
         };
-        Unopened { error, is_untouched }
+        Unopened { error, elsewhere }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The chained CNI plugin: what it reads, what it asks the agent, what it answers the container runtime.
 //!
-//! [`protocol`] is also what the agent speaks. The rest is the plugin: [`plugin::run`] is a function from environment
+//! [`protocol`] is also what the agent speaks, and [`ambient`] what it decides by. The rest is the plugin: [`plugin::run`] is a function from environment
 //! and stdin to stdout and exit status, so that everything but the process itself can be tested.
 //!
 //! Invariant: a pod of which the agent has not said "captured" or "not in the mesh" does not start; a pod that is not
@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ambient;
 pub mod client;
 pub mod config;
 pub mod error;

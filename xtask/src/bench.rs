@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if matches!(args.what, What::Control) {
         setup::ensure(&setup::RUNTIME)?;
         // The agent, the control plane and the app are found beside the benchmark.
-        Binaries::build()?;
+        Binaries::release()?;
     }
     shell::run(shell::cargo().args(["build", "--release", "-p", "culvert-bench"]))?;
     let mut bench = Command::new(binaries::target_dir()?.join("release/culvert-bench"));

@@ -1,10 +1,11 @@
 //! The programs that demo and tests run: agent, plugin, the app of the pods, and the control plane for tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::built::Built;
 use crate::{build_ebpf, shell};
 
 /// Where they are.
@@ -16,8 +17,18 @@ pub(crate) struct Binaries {
 }
 
 impl Binaries {
-    /// Builds them, with the eBPF objects first.
-    pub(crate) fn build() -> Result<Self> {
+    /// Those that the tests start: with assertions, and compiled in one go with the tests.
+    pub(crate) fn of(built: &Built) -> Result<Self> {
+        Ok(Self {
+            agent: built.program("culvert")?,
+            plugin: plugin(&target_dir()?)?,
+            pod_app: built.program("pod-app")?,
+            control_plane: built.program("control-plane")?,
+        })
+    }
+
+    /// Builds them as they are shipped, with the eBPF objects first.
+    pub(crate) fn release() -> Result<Self> {
         build_ebpf::ensure()?;
         let mut agent = shell::cargo();
         agent.args(["build", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
@@ -36,11 +47,11 @@ impl Binaries {
 
     /// From now on the harness in this process starts these.
     pub(crate) fn announce(&self) {
-        harness::node::use_binaries(self.environment().map(|(name, path)| (name, path.clone())));
+        harness::node::use_binaries(self.environment().map(|(name, path)| (name, path.to_owned())));
     }
 
     /// The variables by which the harness finds them.
-    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, &Path); 4] {
         [
             ("CULVERT_BIN", &self.agent),
             ("CULVERT_CNI_BIN", &self.plugin),
@@ -51,7 +62,7 @@ impl Binaries {
 }
 
 /// The plugin is linked statically: it runs on the host, whose C library is not ours to know.
-fn plugin(target: &std::path::Path) -> Result<PathBuf> {
+fn plugin(target: &Path) -> Result<PathBuf> {
     let triple = host_triple()?;
     let mut cargo = shell::cargo();
     cargo

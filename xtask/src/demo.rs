@@ -14,6 +14,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::binaries::Binaries;
+use crate::built::Built;
 use crate::setup;
 use narrator::Narrator;
 use world::World;
@@ -23,7 +24,7 @@ pub(crate) struct Args {
     /// Leave it standing at the end and print commands to try.
     #[arg(long)]
     keep: bool,
-    /// End with an error if anything was not as said.
+    /// End with an error if anything was not as said. What runs is what the tests run, not what is shipped.
     #[arg(long)]
     check: bool,
     /// Take down what --keep left.
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return Ok(());
     }
     setup::ensure(&setup::RUNTIME)?;
-    let binaries = Binaries::build()?;
+    let binaries = if args.check { Binaries::of(&Built::all()?)? } else { Binaries::release()? };
     harness::run::teardown_on_signals()?;
     let started = Instant::now();
     let mut say = Narrator::new();
@@ -50,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         world.show_logs();
     }
     if args.keep && broken.is_none() {
-        keep::leave(world)?;
+        keep::leave(world, &binaries.pod_app)?;
     } else {
         steps::take_down(&mut say, world);
     }

@@ -9,6 +9,7 @@
 mod bench;
 mod binaries;
 mod build_ebpf;
+mod built;
 mod demo;
 mod fuzz;
 mod setup;

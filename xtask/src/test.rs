@@ -10,12 +10,13 @@ mod plugin;
 use anyhow::{Result, bail};
 
 use crate::binaries::Binaries;
+use crate::built::Built;
 use crate::{build_ebpf, setup, shell};
 
-/// Those that need root and namespaces: the harness's own, and the product's.
-const NETNS: [&str; 2] = ["culvert-harness", "culvert-netns-tests"];
-/// Those of them and of the interop suite that have tests which need neither, in their libraries.
-const LIBRARIES: [&str; 2] = ["culvert-harness", "culvert-interop-tests"];
+/// Packages whose tests need root and namespaces: the harness's own, and the product's.
+const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
+/// Those that need Envoy besides.
+const INTEROP: [&str; 1] = ["tests/interop"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -67,14 +68,8 @@ fn unit(filter: Option<&str>) -> Result<()> {
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    let mut tests = shell::cargo();
-    tests.args(["test", "--workspace"]);
-    let others = NETNS.iter().chain(&["culvert-interop-tests"]);
-    tests.args(others.flat_map(|package| ["--exclude", package])).args(filter);
-    shell::run(&mut tests)?;
-    let mut libraries = shell::cargo();
-    libraries.args(["test", "--lib"]).args(LIBRARIES.iter().flat_map(|package| ["-p", package]));
-    shell::run(libraries.args(filter))
+    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP].concat(), filter)?;
+    shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
 }
 
 fn netns(filter: Option<&str>) -> Result<()> {
@@ -83,13 +78,8 @@ fn netns(filter: Option<&str>) -> Result<()> {
     setup::ensure(&setup::RUNTIME)?;
     setup::ensure(&setup::NETFILTER)?;
     setup::ensure(&setup::NAMES)?;
-    let binaries = Binaries::build()?;
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
     plugin::check(&binaries.plugin)?;
-    for package in NETNS {
-        let mut tests = shell::cargo();
-        tests.args(["test", "-p", package, "--tests"]).args(filter);
-        tests.envs(binaries.environment());
-        shell::run(&mut tests)?;
-    }
-    Ok(())
+    built.run_those_of(&NETNS, filter, &binaries.environment())
 }

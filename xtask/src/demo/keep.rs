@@ -1,14 +1,15 @@
 //! Leaving the demo standing, and taking down what was left.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
 use super::world::{TUNNEL_PORT, World, mesh_path};
 
 /// Lets everything live on after this process, and says what can be done with it.
-pub(crate) fn leave(world: World) -> Result<()> {
+pub(crate) fn leave(world: World, app: &Path) -> Result<()> {
     let [node1, node2] = &world.nodes;
     let wire = world.run.id();
-    let app = crate::shell::root().join("target/release/pod-app");
     let (sleep, app) = (world.sleep.netns().display(), app.display());
     println!("\nIt is left standing. To try:");
     for (name, to) in world.destinations()? {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use harness::run::find_tool;
 
 use crate::binaries::{Binaries, target_dir};
+use crate::built::Built;
 use crate::setup::{self, Need};
 use crate::shell;
 
@@ -31,11 +32,11 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
     let envoy = install()?;
-    let binaries = Binaries::build()?;
-    let mut tests = shell::cargo();
-    tests.args(["test", "-p", "culvert-interop-tests", "--tests"]).args(filter);
-    tests.envs(binaries.environment()).env("ENVOY_BIN", envoy);
-    shell::run(&mut tests)
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
+    let mut environment = binaries.environment().to_vec();
+    environment.push(("ENVOY_BIN", &envoy));
+    built.run_those_of(&super::INTEROP, filter, &environment)
 }
 
 /// The program; installed, after saying so, if it is not there whole.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use mesh::{Policy, Service, Workload};
 
-pub use self::source::{FileCounters, FileSource, LoadError, load};
+pub use self::source::{FileCounters, FileSource, LoadError, OpenedFile};
 
 /// What a mesh file says.
 #[derive(Clone, Debug, PartialEq, Eq)]

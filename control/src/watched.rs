@@ -1,35 +1,22 @@
 //! A small file that is followed: roots of trust, lists of revoked certificates.
 //!
-//! The directory is watched, not the file: a mounted ConfigMap is replaced by swapping a symlink beside it. A slow poll
-//! catches what no event tells of, and does alone where the directory cannot be watched. Invariant: each version that
-//! differs from the one before is told once, and so is each failure to read it.
+//! Invariant: each version that differs from the one before is told once, and so is each failure to read it. When something
+//! may have happened, [`Events`] say.
+
+mod events;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tracing::warn;
-
+pub use self::events::Events;
 use crate::grpc::FileError;
 use crate::grpc::file::{read, read_now};
-
-/// How long the directory must have been quiet before the file is read.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How many times in a row that wait is begun anew, before the file is read all the same.
-const DEBOUNCE_ROUNDS: u32 = 10;
-/// How often the file is read without an event.
-const POLL: Duration = Duration::from_secs(10);
 
 /// A file and what was seen of it.
 pub struct Watched {
     path: PathBuf,
     limit: u64,
     seen: Result<Vec<u8>, String>,
-    events: mpsc::Receiver<()>,
-    /// Keeps the other end of `events`; none where nothing can be watched.
-    watcher: Option<notify::RecommendedWatcher>,
+    events: Events,
 }
 
 impl Watched {
@@ -37,9 +24,9 @@ impl Watched {
     pub fn new(path: impl Into<PathBuf>, limit: u64) -> Self {
         let path = path.into();
         // Watched before it is read, so that no change falls in between.
-        let (watcher, events) = watch_directory(&path);
+        let events = Events::around(&path);
         let seen = read_now(&path, limit).map_err(|error| error.to_string());
-        Self { path, limit, seen, events, watcher }
+        Self { path, limit, seen, events }
     }
 
     /// The file.
@@ -62,24 +49,11 @@ impl Watched {
     /// abandoned and called again.
     pub async fn changed(&mut self) {
         loop {
-            self.event().await;
+            self.events.next().await;
             let now = read(&self.path, self.limit).await.map_err(|error| error.source.to_string());
             if now != self.seen {
                 self.seen = now;
                 return;
-            }
-        }
-    }
-
-    async fn event(&mut self) {
-        if self.watcher.is_none() {
-            return tokio::time::sleep(POLL).await;
-        }
-        if timeout(POLL, self.events.recv()).await.is_ok() {
-            for _ in 0..DEBOUNCE_ROUNDS {
-                if timeout(DEBOUNCE, self.events.recv()).await.is_err() {
-                    return;
-                }
             }
         }
     }
@@ -91,31 +65,12 @@ impl std::fmt::Debug for Watched {
     }
 }
 
-fn watch_directory(path: &Path) -> (Option<notify::RecommendedWatcher>, mpsc::Receiver<()>) {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // One event waiting says all that a thousand would.
-    let (tell, events) = mpsc::channel(1);
-    let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the file is an event as well, which must not lead to reading it again.
-        if event.map_or(true, |event| !event.kind.is_access()) {
-            let _ = tell.try_send(());
-        }
-    })
-    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
-    match watched {
-        Ok(watcher) => (Some(watcher), events),
-        Err(error) => {
-            warn!(path = %path.display(), %error, "the directory cannot be watched; the file is looked at every 10 s");
-            (None, events)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     async fn soon(file: &mut Watched) {

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use control::ca::LocalCa;
 use control::certificates::Authority;
-use control::file::{self, Enrollment, FileSource};
+use control::file::{Enrollment, FileSource, OpenedFile};
 use control::istio_ca::IstioCa;
 use control::xds;
 use mesh::Store;
@@ -54,12 +53,14 @@ impl Feed {
     ) -> anyhow::Result<Self> {
         let plane = &config.control_plane;
         let store = Arc::new(Store::new());
-        let certificates = certificates(config, registry)?;
+        // Read once, for a large mesh takes a while.
+        let opened = config.mesh.as_ref().map(OpenedFile::open).transpose()?;
+        let certificates = certificates(config, opened.as_ref(), registry)?;
         let (sender, pods) = watch::channel(Vec::new());
-        let file = match &config.mesh {
-            Some(path) => {
+        let file = match opened {
+            Some(opened) => {
                 let whole = plane.xds.is_none().then(|| Arc::clone(&store));
-                let source = FileSource::watch(path, whole, sender.clone())?;
+                let source = opened.follow(whole, sender.clone())?;
                 metrics::register_file(registry, Arc::clone(source.counters()));
                 Some(source)
             }
@@ -94,11 +95,21 @@ impl Feed {
 }
 
 /// The authority at the configured address, or the local one that the mesh file names.
-fn certificates(config: &Config, registry: &mut Registry) -> anyhow::Result<Arc<Certificates>> {
+fn certificates(
+    config: &Config,
+    file: Option<&OpenedFile>,
+    registry: &mut Registry,
+) -> anyhow::Result<Arc<Certificates>> {
     let plane = &config.control_plane;
-    let (authority, ttl): (Arc<dyn Authority>, _) = match (&plane.ca, &config.mesh) {
-        (Some(endpoint), _) => (Arc::new(IstioCa::new(endpoint.clone())), plane.certificate_ttl),
-        (None, Some(path)) => local(path)?,
+    let (authority, ttl): (Arc<dyn Authority>, _) = match (&plane.ca, file) {
+        (Some(endpoint), file) => {
+            if let Some(file) = file.filter(|file| file.mesh().ca.is_some()) {
+                let path = file.path().display();
+                tracing::warn!(%path, "CA_ADDRESS is set and its authority signs; `ca` of the mesh file is not used");
+            }
+            (Arc::new(IstioCa::new(endpoint.clone())), plane.certificate_ttl)
+        }
+        (None, Some(file)) => local(file)?,
         (None, None) => {
             anyhow::bail!("nobody signs certificates: set CA_ADDRESS, or LOCAL_XDS_PATH to a file with `ca:`")
         }
@@ -106,12 +117,12 @@ fn certificates(config: &Config, registry: &mut Registry) -> anyhow::Result<Arc<
     Ok(Arc::new(Certificates::new(authority, ttl, registry)))
 }
 
-fn local(mesh: &Path) -> anyhow::Result<(Arc<dyn Authority>, Duration)> {
-    let parsed = file::load(mesh)?;
-    let ca = parsed.ca.with_context(|| {
+fn local(file: &OpenedFile) -> anyhow::Result<(Arc<dyn Authority>, Duration)> {
+    let parsed = file.mesh();
+    let ca = parsed.ca.as_ref().with_context(|| {
         format!(
             "{} names no certificate authority; add `ca: {{dir: /var/lib/culvert/ca}}` to it",
-            mesh.display()
+            file.path().display()
         )
     })?;
     let authority = LocalCa::open_or_create(&ca.dir, &parsed.trust_domain)?;

@@ -76,10 +76,13 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let mut registry = Registry::default();
     metrics::register_process(&mut registry, logging.dropped.clone());
     let (tls, revoked) = tls::prepare(&config.tls, &mut registry)?;
+    // The kernel looks the programs through while a large mesh file is read.
+    let bpffs = place.bpffs.clone();
+    let opening = tokio::task::spawn_blocking(move || NodeCapture::open(&bpffs));
     let feed = Feed::start(config, &readiness, &mut registry)?;
     background.spawn(admin::serve_readiness(readiness_port, readiness));
 
-    let node = Arc::new(NodeCapture::open(&place.bpffs)?);
+    let node = Arc::new(opening.await??);
     redirect::egress::prepare(&node, capture.egress_guard)?;
     let search = kubelet_search(config);
     let data_path = tunnel::Config { tls, ..config.data_path.clone() };

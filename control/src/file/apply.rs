@@ -10,8 +10,8 @@ use mesh::{NamespacedHostname, Snapshot};
 
 use super::MeshFile;
 
-/// The next snapshot, if it differs from the current one.
-pub(super) fn apply(file: &MeshFile, current: &Snapshot) -> Option<Snapshot> {
+/// The next snapshot, if it differs from the current one. What the file says of the mesh is taken out of it.
+pub(super) fn apply(file: &mut MeshFile, current: &Snapshot) -> Option<Snapshot> {
     let mut editor = current.edit();
     let mut changed = false;
 
@@ -19,9 +19,9 @@ pub(super) fn apply(file: &MeshFile, current: &Snapshot) -> Option<Snapshot> {
     for gone in current.workloads().filter(|workload| !uids.contains(&*workload.uid)) {
         changed |= editor.remove_workload(&gone.uid);
     }
-    for workload in &file.workloads {
-        if current.workload(&workload.uid).is_none_or(|known| **known != *workload) {
-            editor.insert_workload(workload.clone());
+    for workload in std::mem::take(&mut file.workloads) {
+        if current.workload(&workload.uid).is_none_or(|known| **known != workload) {
+            editor.insert_workload(workload);
             changed = true;
         }
     }
@@ -30,9 +30,9 @@ pub(super) fn apply(file: &MeshFile, current: &Snapshot) -> Option<Snapshot> {
     for gone in current.services().map(|service| service.key()).filter(|key| !keys.contains(key)) {
         changed |= editor.remove_service(&gone);
     }
-    for service in &file.services {
-        if current.service(&service.key()).is_none_or(|known| **known != *service) {
-            editor.insert_service(service.clone());
+    for service in std::mem::take(&mut file.services) {
+        if current.service(&service.key()).is_none_or(|known| **known != service) {
+            editor.insert_service(service);
             changed = true;
         }
     }
@@ -41,10 +41,10 @@ pub(super) fn apply(file: &MeshFile, current: &Snapshot) -> Option<Snapshot> {
     for gone in current.policies().map(|policy| policy.key()).filter(|key| !keys.contains(key)) {
         changed |= editor.remove_policy(&gone);
     }
-    for policy in &file.policies {
+    for policy in std::mem::take(&mut file.policies) {
         let known = current.policy(&policy.key()).map(Arc::as_ref);
-        if known != Some(policy) {
-            editor.insert_policy(policy.clone());
+        if known != Some(&policy) {
+            editor.insert_policy(policy);
             changed = true;
         }
     }

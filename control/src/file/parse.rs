@@ -22,9 +22,19 @@ const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 const EMPTY: &str = "the file is empty; write `workloads: []` if the mesh is to have nothing in it";
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
+/// Every JSON text is a YAML text, and read as such it means the same; a JSON reader is many times as fast, and large files
+/// (dumps of other agents) are JSON. What it does not take is left to the YAML reader, which knows where the fault is.
 pub(super) fn parse(text: &str) -> Result<MeshFile, FileError> {
-    let raw: Option<RawFile> =
-        serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))?;
+    if text.trim_start().starts_with('{')
+        && let Ok(raw) = serde_json::from_str(text)
+        && let Ok(file) = meant(Some(raw))
+    {
+        return Ok(file);
+    }
+    meant(serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))?)
+}
+
+fn meant(raw: Option<RawFile>) -> Result<MeshFile, FileError> {
     // Whoever cut the file short (a full disk, an editor) did not mean to empty the mesh.
     let raw = raw.ok_or_else(|| FileError { line: 1, column: 1, message: EMPTY.to_owned() })?;
     let trust_domain = raw.trust_domain.map_or_else(|| DEFAULT_TRUST_DOMAIN.into(), |As(name)| name.0);

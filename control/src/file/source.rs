@@ -1,31 +1,24 @@
 //! Watches a mesh file and applies it whenever it changes.
 //!
-//! The directory is watched, not the file: editors and ConfigMaps replace the file or a symlink beside it. A
-//! slow poll catches what no event tells of, such as a change behind a symlink to elsewhere. Invariant: a file
-//! that cannot be read or is wrong changes nothing; it is logged once, with its line, and counted.
+//! Invariant: a file that cannot be read or is wrong changes nothing; it is logged once, with its line, and counted.
 
+use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use mesh::Store;
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::apply::apply;
 use super::{CaConfig, Enrollment, FileError, MeshFile};
+use crate::watched::Events;
 
-/// How long the directory must have been quiet before the file is read.
-const DEBOUNCE: Duration = Duration::from_millis(100);
-/// How many times in a row that wait is begun anew, before the file is read all the same.
-const DEBOUNCE_ROUNDS: u32 = 10;
-/// How often the file is read without an event.
-const POLL: Duration = Duration::from_secs(10);
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 256 << 20;
 
@@ -57,14 +50,6 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
-    /// Its directory cannot be watched.
-    #[error("cannot watch the directory {} of the mesh file: {source}", path.display())]
-    Watch {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: notify::Error,
-    },
 }
 
 /// What became of the versions of a mesh file.
@@ -83,13 +68,69 @@ pub struct FileSource {
     task: JoinHandle<()>,
 }
 
-/// Reads and parses a mesh file once.
-///
-/// # Errors
-/// A [`LoadError`] if it cannot be read or is wrong.
-pub fn load(path: &Path) -> Result<MeshFile, LoadError> {
-    let text = read(path)?;
-    parse(path, &text)
+/// A mesh file that has been read, and is watched from before it was, so that no change falls in between.
+pub struct OpenedFile {
+    path: PathBuf,
+    events: Events,
+    seen: Digest,
+    file: MeshFile,
+}
+
+impl fmt::Debug for OpenedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedFile").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl OpenedFile {
+    /// Begins to watch a file, and reads it.
+    ///
+    /// # Errors
+    /// A [`LoadError`] if the file is not good now.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, LoadError> {
+        let path = path.into();
+        let events = Events::around(&path);
+        let text = read(&path)?;
+        let file = parse(&path, &text)?;
+        Ok(Self { path, events, seen: Digest::of(&text), file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says.
+    pub fn mesh(&self) -> &MeshFile {
+        &self.file
+    }
+
+    /// Applies it, as [`FileSource::watch`] does, and goes on doing so when it changes.
+    ///
+    /// # Errors
+    /// [`LoadError::TwoSources`] if there is no store and the file describes a mesh.
+    pub fn follow(
+        self,
+        store: Option<Arc<Store>>,
+        enrollments: watch::Sender<Vec<Enrollment>>,
+    ) -> Result<FileSource, LoadError> {
+        let Self { path, events, seen, file } = self;
+        if store.is_none() && describes_a_mesh(&file) {
+            return Err(LoadError::TwoSources { path });
+        }
+        let counters = Arc::new(FileCounters::default());
+        let follower = Follower {
+            path,
+            store,
+            enrollments,
+            counters: Arc::clone(&counters),
+            started: Started::with(&file),
+            seen: Seen::Good(seen),
+        };
+        follower.take(file);
+        let task = tokio::spawn(follow(follower, events));
+        Ok(FileSource { counters, task })
+    }
 }
 
 impl FileSource {
@@ -98,33 +139,13 @@ impl FileSource {
     /// within a tokio runtime.
     ///
     /// # Errors
-    /// A [`LoadError`] if the file is not good now, or cannot be watched. Later errors are logged and counted.
+    /// A [`LoadError`] if the file is not good now. Later errors are logged and counted.
     pub fn watch(
         path: impl Into<PathBuf>,
         store: Option<Arc<Store>>,
         enrollments: watch::Sender<Vec<Enrollment>>,
     ) -> Result<Self, LoadError> {
-        let path = path.into();
-        // Watched before it is read, so that no change falls in between.
-        let (watcher, events) = watch_directory(&path)?;
-        let counters = Arc::new(FileCounters::default());
-        let text = read(&path)?;
-        let file = parse(&path, &text)?;
-        if store.is_none() && describes_a_mesh(&file) {
-            return Err(LoadError::TwoSources { path });
-        }
-        let started = Started::with(&file);
-        let follower = Follower {
-            path,
-            store,
-            enrollments,
-            counters: Arc::clone(&counters),
-            started,
-            seen: Seen::Good(text),
-        };
-        follower.take(&file);
-        let task = tokio::spawn(follow(follower, watcher, events));
-        Ok(Self { counters, task })
+        OpenedFile::open(path)?.follow(store, enrollments)
     }
 
     /// What became of the file's versions.
@@ -139,37 +160,9 @@ impl Drop for FileSource {
     }
 }
 
-type Events = mpsc::Receiver<()>;
-
-fn watch_directory(path: &Path) -> Result<(notify::RecommendedWatcher, Events), LoadError> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // One event waiting says all that a thousand would.
-    let (tell, events) = mpsc::channel(1);
-    let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the file is an event as well, which must not lead to reading it again.
-        if event.map_or(true, |event| !event.kind.is_access()) {
-            let _ = tell.try_send(());
-        }
-    })
-    .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
-    match watched {
-        Ok(watcher) => Ok((watcher, events)),
-        Err(source) => Err(LoadError::Watch { path: directory.to_owned(), source }),
-    }
-}
-
-async fn follow(mut follower: Follower, _watcher: notify::RecommendedWatcher, mut events: Events) {
+async fn follow(mut follower: Follower, mut events: Events) {
     loop {
-        if let Ok(Some(())) = tokio::time::timeout(POLL, events.recv()).await {
-            for _ in 0..DEBOUNCE_ROUNDS {
-                if tokio::time::timeout(DEBOUNCE, events.recv()).await.is_err() {
-                    break;
-                }
-            }
-        }
+        events.next().await;
         // A large file takes a while to parse, which is no work for a thread of the runtime.
         match tokio::task::spawn_blocking(move || follower.refresh()).await {
             Ok(same) => follower = same,
@@ -181,10 +174,25 @@ async fn follow(mut follower: Follower, _watcher: notify::RecommendedWatcher, mu
     }
 }
 
+/// A text as it is remembered: that of a large mesh is not worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Digest {
+    length: usize,
+    hash: u64,
+}
+
+impl Digest {
+    fn of(text: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        Self { length: text.len(), hash: hasher.finish() }
+    }
+}
+
 /// The text that was seen last, and what it was worth.
 enum Seen {
-    Good(String),
-    Bad(String),
+    Good(Digest),
+    Bad(Digest),
     Unreadable(String),
 }
 
@@ -215,21 +223,22 @@ impl Follower {
     fn refresh(mut self) -> Self {
         match read(&self.path) {
             Ok(text) => {
-                if matches!(&self.seen, Seen::Good(seen) | Seen::Bad(seen) if *seen == text) {
+                let digest = Digest::of(&text);
+                if matches!(&self.seen, Seen::Good(seen) | Seen::Bad(seen) if *seen == digest) {
                     return self;
                 }
                 match parse(&self.path, &text) {
                     Ok(file) if self.store.is_none() && describes_a_mesh(&file) => {
                         self.reject(&LoadError::TwoSources { path: self.path.clone() }.to_string());
-                        self.seen = Seen::Bad(text);
+                        self.seen = Seen::Bad(digest);
                     }
                     Ok(file) => {
-                        self.take(&file);
-                        self.seen = Seen::Good(text);
+                        self.take(file);
+                        self.seen = Seen::Good(digest);
                     }
                     Err(error) => {
                         self.reject(&error.to_string());
-                        self.seen = Seen::Bad(text);
+                        self.seen = Seen::Bad(digest);
                     }
                 }
             }
@@ -244,11 +253,14 @@ impl Follower {
         self
     }
 
-    fn take(&self, file: &MeshFile) {
-        for caution in self.cautions(file) {
+    fn take(&self, mut file: MeshFile) {
+        for caution in self.cautions(&file) {
             warn!(path = %self.path.display(), "{caution}");
         }
-        let changed = self.store.as_ref().is_some_and(|store| store.update(|current| apply(file, current)));
+        let (workloads, services, policies) =
+            (file.workloads.len(), file.services.len(), file.policies.len());
+        let changed =
+            self.store.as_ref().is_some_and(|store| store.update(|current| apply(&mut file, current)));
         self.enrollments.send_if_modified(|enrollments| {
             let differs = *enrollments != file.enroll;
             if differs {
@@ -259,9 +271,9 @@ impl Follower {
         self.counters.applied.fetch_add(1, Ordering::Relaxed);
         info!(
             path = %self.path.display(),
-            workloads = file.workloads.len(),
-            services = file.services.len(),
-            policies = file.policies.len(),
+            workloads,
+            services,
+            policies,
             pods = file.enroll.len(),
             changed,
             "mesh file applied"
@@ -336,11 +348,11 @@ mod tests {
             enrollments: watch::Sender::new(Vec::new()),
             counters: Arc::default(),
             started: Started::with(&first),
-            seen: Seen::Good(FIRST.to_owned()),
+            seen: Seen::Good(Digest::of(FIRST)),
         };
         let cautions = |text: &str| follower.cautions(&MeshFile::parse(text).unwrap());
         assert_eq!(cautions("ca: {dir: /a}"), [""; 0], "nothing was there to be lost");
-        follower.take(&first);
+        follower.take(first);
         assert_eq!(cautions(FIRST), [""; 0]);
         for (from, to, told) in [
             ("workloads: [{name: a, namespace: n}]", "workloads: []", "no workload"),

@@ -246,3 +246,25 @@ fn the_readme_shows_a_file_that_is_good() {
         (2, 2, 1, 1)
     );
 }
+
+/// What the fast reader takes means the same to the other one, and what it does not take is told in the other one's words.
+#[test]
+fn a_file_in_json_means_what_it_means_in_yaml() {
+    let json = r#"{"trustDomain": "td.example", "workloads": [
+        {"uid": "c//Pod/n/a", "name": "a", "namespace": "n", "workloadIps": ["10.0.0.1", "2001:db8::1"], "protocol": "HBONE",
+         "waypoint": {"destination": "/10.0.0.9", "hboneMtlsPort": 15008}, "services": {"n/s.example": {"80": 8080, "443": "0"}}}],
+        "services": [{"name": "s", "namespace": "n", "hostname": "s.example", "vips": ["/10.96.0.1"], "ports": {"80": 80}}],
+        "policies": [], "enroll": [{"name": "a", "namespace": "n"}]}"#;
+    let read = MeshFile::parse(json).unwrap();
+    // A comment is nothing that JSON has.
+    assert_eq!(read, MeshFile::parse(&format!("# the same\n{json}")).unwrap());
+    assert_eq!(read.workloads[0].services.iter().next().unwrap().1.get(&443), Some(&0));
+    for (from, to, told) in [
+        ("\"enroll\": [{", "\"enroll\": [{\"name\": \"a\", \"namespace\": \"n\"}, {", "enrolled twice"),
+        ("\"HBONE\"", "\"HBONED\"", "HBONED"),
+        ("\"policies\": []", "\"policys\": []", "policys"),
+    ] {
+        let error = MeshFile::parse(&json.replacen(from, to, 1)).unwrap_err();
+        assert!(error.message.contains(told) && error.line > 0, "{to}: {error}");
+    }
+}

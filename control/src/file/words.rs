@@ -21,6 +21,8 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 pub(super) trait Word: Sized {
     /// What is expected, for error messages.
     const EXPECTED: &'static str;
+    /// Whether it is a number, which formats that tell numbers from text have as such.
+    const IS_NUMBER: bool = false;
 
     fn read(text: &str) -> Option<Self>;
 }
@@ -31,7 +33,12 @@ pub(super) struct As<T>(pub(super) T);
 
 impl<'de, T: Word> Deserialize<'de> for As<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(WordVisitor(PhantomData))
+        let visitor = WordVisitor(PhantomData);
+        if T::IS_NUMBER {
+            deserializer.deserialize_any(visitor)
+        } else {
+            deserializer.deserialize_str(visitor)
+        }
     }
 }
 
@@ -65,6 +72,7 @@ pub(super) struct Port(pub(super) u16);
 
 impl Word for Port {
     const EXPECTED: &'static str = "a port from 1 to 65535";
+    const IS_NUMBER: bool = true;
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok().filter(|port| *port != 0).map(Self)
@@ -77,6 +85,7 @@ pub(super) struct TargetPort(pub(super) u16);
 
 impl Word for TargetPort {
     const EXPECTED: &'static str = "a target port from 0 to 65535";
+    const IS_NUMBER: bool = true;
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok().map(Self)

@@ -45,9 +45,14 @@ impl Service {
         NamespacedHostname::new(Arc::clone(&self.namespace), Arc::clone(&self.hostname))
     }
 
+    /// Whether clients of every namespace see it.
+    pub fn is_public(&self) -> bool {
+        self.visibility == Visibility::Public
+    }
+
     /// Whether clients of this namespace see it.
     pub fn visible_to(&self, namespace: &str) -> bool {
-        self.visibility == Visibility::Public || *self.namespace == *namespace
+        self.is_public() || *self.namespace == *namespace
     }
 }
 

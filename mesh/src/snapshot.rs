@@ -75,9 +75,7 @@ impl Snapshot {
     /// The workload that owns an address. Where several do: a pod before others, then one that speaks HBONE.
     /// Workloads on their node's network are never found by address.
     pub fn workload_by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        preferred(
-            self.by_address.matching(place(address), |entry| entry.address == *address).map(|it| &it.of),
-        )
+        preferred(self.by_address.matching(place(address), |entry| entry.is_at(address)).map(|it| &it.of))
     }
 
     /// The workload of a pod. Where clusters share names, any of them: see [`Self::workloads_of_pod`].
@@ -122,10 +120,10 @@ impl Snapshot {
     /// range; the client's own namespace before others, a longer range before a shorter, a canonical service
     /// before others.
     pub fn service_by_vip(&self, address: &NetworkAddress, client_namespace: &str) -> Option<&Arc<Service>> {
-        let exact = self.by_vip.matching(place(address), |entry| entry.address == *address);
+        let exact = self.by_vip.matching(place(address), |entry| entry.is_at(address));
         exact
+            .filter(|entry| entry.is_visible_to(client_namespace))
             .map(|entry| &entry.of)
-            .filter(|service| service.visible_to(client_namespace))
             .min_by(|one, other| {
                 let foreign = |service: &Service| *service.namespace != *client_namespace;
                 foreign(one).cmp(&foreign(other)).then_with(|| one.rank().cmp(&other.rank()))

@@ -34,7 +34,7 @@ impl SnapshotEditor {
         let next = &mut self.next;
         if workload.network_mode == NetworkMode::Standard {
             for address in workload.network_addresses() {
-                next.by_address.insert(ByAddress { address, of: Arc::clone(&workload) });
+                next.by_address.insert(ByAddress { address, is_public: true, of: Arc::clone(&workload) });
             }
         }
         next.by_pod.insert(ByPod(Arc::clone(&workload)));
@@ -98,8 +98,9 @@ impl SnapshotEditor {
         let service = Arc::new(service);
         let next = &mut self.next;
         next.by_hostname.insert(ByHostname(Arc::clone(&service)));
+        let is_public = service.is_public();
         for vip in &service.vips {
-            next.by_vip.insert(ByAddress { address: vip.clone(), of: Arc::clone(&service) });
+            next.by_vip.insert(ByAddress { address: vip.clone(), is_public, of: Arc::clone(&service) });
         }
         next.cidr_vips.insert(&service);
         next.services.insert(ByName(service));

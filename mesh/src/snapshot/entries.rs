@@ -29,17 +29,41 @@ pub(super) struct ByHostname<T>(pub(super) Arc<T>);
 #[derive(Clone)]
 pub(super) struct ByName(pub(super) Arc<Service>);
 
-/// A resource by one of its addresses. The address is stored, so that a look-up need not go to the resource.
+/// A resource by one of its addresses. The address is stored, and whether everybody may find the resource, so that a look-up
+/// need not go to it.
 pub(super) struct ByAddress<T> {
     pub(super) address: NetworkAddress,
+    pub(super) is_public: bool,
     pub(super) of: Arc<T>,
 }
 
-/// A service by a range of virtual addresses.
+/// A service by a range of virtual addresses. Whether everybody may find it is stored here too.
 #[derive(Clone)]
 pub(super) struct ByRange {
     pub(super) range: NetworkCidr,
+    pub(super) is_public: bool,
     pub(super) of: Arc<Service>,
+}
+
+impl<T> ByAddress<T> {
+    /// Whether it is of this address.
+    pub(super) fn is_at(&self, address: &NetworkAddress) -> bool {
+        self.address.address == address.address && self.address.network == address.network
+    }
+}
+
+impl ByAddress<Service> {
+    /// Whether clients of this namespace see it.
+    pub(super) fn is_visible_to(&self, namespace: &str) -> bool {
+        self.is_public || self.of.visible_to(namespace)
+    }
+}
+
+impl ByRange {
+    /// Whether clients of this namespace see it.
+    pub(super) fn is_visible_to(&self, namespace: &str) -> bool {
+        self.is_public || self.of.visible_to(namespace)
+    }
 }
 
 impl<T> Clone for ByHostname<T> {
@@ -50,7 +74,7 @@ impl<T> Clone for ByHostname<T> {
 
 impl<T> Clone for ByAddress<T> {
     fn clone(&self) -> Self {
-        Self { address: self.address.clone(), of: Arc::clone(&self.of) }
+        Self { address: self.address.clone(), is_public: self.is_public, of: Arc::clone(&self.of) }
     }
 }
 
@@ -94,14 +118,41 @@ impl Hosted for Service {
     }
 }
 
+/// An address as a key. It is hashed for each connection, and most often on the default network: nothing but the address
+/// is, then.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) network: &'a str,
+    pub(super) address: IpAddr,
+}
+
+impl Hash for Place<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        if !self.network.is_empty() {
+            self.network.hash(state);
+        }
+        match self.address {
+            IpAddr::V4(address) => state.write_u32(address.to_bits()),
+            IpAddr::V6(address) => state.write_u128(address.to_bits()),
+        }
+    }
+}
+
 /// The key of an address.
-pub(super) fn place(address: &NetworkAddress) -> (&str, IpAddr) {
-    (&address.network, address.address)
+pub(super) fn place(address: &NetworkAddress) -> Place<'_> {
+    Place { network: &address.network, address: address.address }
+}
+
+/// A range as a key: its first address, and how long its prefix is.
+#[derive(Hash)]
+pub(super) struct Extent<'a> {
+    first: Place<'a>,
+    prefix: u8,
 }
 
 /// The key of a range.
-pub(super) fn extent(network: &str, cidr: IpNet) -> (&str, IpNet) {
-    (network, cidr)
+pub(super) fn extent(network: &str, cidr: IpNet) -> Extent<'_> {
+    Extent { first: Place { network, address: cidr.network() }, prefix: cidr.prefix_len() }
 }
 
 /// The key of a service.

@@ -8,7 +8,7 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
-use foldhash::quality::RandomState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 /// Branches of a level.

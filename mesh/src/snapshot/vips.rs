@@ -40,7 +40,7 @@ impl CidrVips {
             let claims = self.ranges.matching(extent(&address.network, cidr), |entry| {
                 entry.range.cidr == cidr && entry.range.network == address.network
             });
-            for ByRange { of, .. } in claims.filter(|entry| entry.of.visible_to(client_namespace)) {
+            for ByRange { of, .. } in claims.filter(|entry| entry.is_visible_to(client_namespace)) {
                 let better = best.is_none_or(|(of_length, other)| {
                     let rank = |length: u8, service: &Service| {
                         (*service.namespace == *client_namespace, length, service.canonical)
@@ -62,7 +62,8 @@ impl CidrVips {
     pub(super) fn insert(&mut self, service: &Arc<Service>) {
         for range in &service.cidr_vips {
             *self.lengths(&range.cidr).entry(range.cidr.prefix_len()).or_default() += 1;
-            self.ranges.insert(ByRange { range: range.clone(), of: Arc::clone(service) });
+            let (range, is_public) = (range.clone(), service.is_public());
+            self.ranges.insert(ByRange { range, is_public, of: Arc::clone(service) });
         }
     }
 

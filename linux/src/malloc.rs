@@ -4,11 +4,14 @@
 //! Invariant: heap profiles are prepared for, and nothing is sampled until somebody asks; `MALLOC_CONF` of the environment is
 //! read after this and can say otherwise.
 
-/// Profiling is there but not active; once it is, one allocation in 512 KiB is sampled, with its stack.
+/// Profiling is there but not active; once it is, one allocation in 512 KiB is sampled, with its stack. What was freed goes
+/// back to the system after a second, by a thread of its own: a start and a resend of the whole mesh need several times what
+/// stays, and an agent that idles afterwards would give nothing back by itself.
 // SAFETY: the symbol is jemalloc's own (a `const char *`, to which a thin reference is the same), which it declares weak so
 // that a program may define it; the text ends with a zero byte and is never written.
 #[unsafe(export_name = "malloc_conf")]
-pub static MALLOC_CONF: &[u8; 46] = b"prof:true,prof_active:false,lg_prof_sample:19\0";
+pub static MALLOC_CONF: &[u8; 106] =
+    b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
 /// The options, as text. Asking for them links them into the program.
 pub fn options() -> &'static str {

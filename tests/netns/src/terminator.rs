@@ -57,7 +57,7 @@ pub struct Terminator {
 impl Terminator {
     /// Takes tunnels in a pod as `identity`, with a certificate of the mesh's authority, whose directory is `ca`.
     pub fn start(pod: &Pod, ca: &Path, identity: &str, onward: SocketAddr) -> Result<Self> {
-        let (certificate, key) = issue(&Signer::Mesh(ca), identity, in_an_hour())?;
+        let (certificate, key, _) = issue(&Signer::Mesh(ca), identity, in_an_hour())?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca.join("root-cert.pem"))?)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -19,6 +19,8 @@ const UPGRADES: usize = 3;
 /// Attempts of each kind that must have been made during the upgrades; there are thousands on an idle machine.
 const AT_LEAST: usize = 30;
 const DNS: u16 = 53;
+/// What is asked of a new agent's ports.
+const PORTS: [(u16, &str); 3] = [(15_000, "/config_dump"), (15_020, "/metrics"), (15_021, "/healthz/ready")];
 
 /// What is tried again and again, and how often it was.
 type Trial<'a> = (&'static str, Box<dyn Fn() -> Result<()> + Send + Sync + 'a>);
@@ -124,6 +126,11 @@ fn upgrade(agent: &mut Agent, client: &Pod, server: &Pod, turn: usize) -> Result
     })
     .with_context(|| agent.log())?;
     agent.wait_ready()?;
+    // The ports are the new one's, though the old one lives.
+    for (port, path) in PORTS {
+        let reply = agent.get(port, path)?;
+        ensure!(reply.status == 200, "{port}{path}: {reply:?}");
+    }
     for http in &mut open {
         http.get("/after")?;
     }

@@ -45,3 +45,28 @@ fn an_agent_does_not_wait_longer_than_its_deadline_for_open_connections() -> Res
     world.agent1.wait_for_log(&["longer than --connection-termination-deadline allows"], LIMIT)?;
     http.wait_until_cut(LIMIT)
 }
+
+#[test]
+fn an_agent_that_is_asked_to_quit_ends_as_one_that_is_terminated() -> Result<()> {
+    let mut world = Bare::new()?.enrol()?;
+    let admin = std::net::SocketAddr::from(([127, 0, 0, 1], 15000));
+    let node = world.nodes.first().context("no node")?.netns().to_owned();
+    let ask = |method: &str| -> Result<harness::Reply> {
+        let stream = harness::inside::in_netns(&node, || harness::client::connect(admin, LIMIT))??;
+        harness::Http::new(stream)?.request(method, "/quitquitquit", &[])
+    };
+    ensure!(ask("GET")?.status == 405);
+    ensure!(ask("POST")?.status == 200);
+    let status = world.agent1.wait_exit(LIMIT)?;
+    ensure!(status.success(), "{status}");
+    world.agent1.wait_for_log(&[NEXT], LIMIT)?;
+    // Captured pods are refused until the next one is there.
+    for to in at(world.server.addresses(), HTTP) {
+        ensure!(world.client.attempt(to, "/")?.is_refused(), "{to}");
+    }
+    world.agent1.restart()?;
+    for to in at(world.server.addresses(), HTTP) {
+        netns_tests::until_answered(&world.client, to)?;
+    }
+    Ok(())
+}

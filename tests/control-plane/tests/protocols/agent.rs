@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use control::certificates::{self, Manager, WorkloadCertificate};
 use control::grpc::{Endpoint, Headers, RootsOfTrust, Token};
 use control::istio_ca::IstioCa;
-use control::xds::{Client, Config, Kind, Node, Parts};
+use control::xds::{Client, Config, Kind, Node, NodeError, Parts};
 use control_plane::records::Stream;
 use control_plane::{ControlPlane, Options};
 use mesh::route::Key;
@@ -73,6 +73,16 @@ impl Setup {
     /// The same, reaching the control plane in another way.
     pub(crate) fn agent_with(&self, change: impl FnOnce(Reach) -> Reach) -> Result<Agent> {
         Agent::start(change(self.reach()?), false)
+    }
+
+    /// The same, saying more of its node.
+    pub(crate) fn agent_telling(
+        &self,
+        tell: impl FnOnce(&mut Node) -> Result<(), NodeError>,
+    ) -> Result<Agent> {
+        let mut node = Agent::node()?;
+        tell(&mut node)?;
+        Agent::start_as(node, self.reach()?, false)
     }
 
     /// A client that asks for one thing at a time.
@@ -176,8 +186,8 @@ impl Reach {
 }
 
 impl Agent {
-    fn start(reach: Reach, on_demand: bool) -> Result<Self> {
-        let node = Node::new(Parts {
+    fn node() -> Result<Node> {
+        Ok(Node::new(Parts {
             name: "agent-a".to_owned(),
             namespace: "istio-system".to_owned(),
             instance_ip: [10, 0, 0, 100].into(),
@@ -185,7 +195,14 @@ impl Agent {
             cluster_id: "Kubernetes".to_owned(),
             service_account: Some("ztunnel".to_owned()),
             network: None,
-        })?;
+        })?)
+    }
+
+    fn start(reach: Reach, on_demand: bool) -> Result<Self> {
+        Self::start_as(Self::node()?, reach, on_demand)
+    }
+
+    fn start_as(node: Node, reach: Reach, on_demand: bool) -> Result<Self> {
         let (store, published) = (Arc::new(Store::new()), Arc::new(AtomicUsize::new(0)));
         let (tell, changed) = watch::channel(0);
         let count = Arc::clone(&published);

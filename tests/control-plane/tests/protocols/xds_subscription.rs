@@ -84,6 +84,32 @@ async fn the_node_says_what_istiod_reads() -> Result<()> {
     Ok(())
 }
 
+/// `ISTIO_META_*` as text, `ISTIO_METAJSON_*` typed, and neither in place of what the agent says of itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_node_says_what_the_user_adds() -> Result<()> {
+    use prost_types::value::Kind;
+    let setup = Setup::new().await?;
+    let _agent = setup.agent_telling(|node| {
+        node.add("ENABLE_HBONE", "true")?;
+        node.add("NAMESPACE", "elsewhere")?;
+        node.add_json("LABELS", r#"{"app": "ztunnel", "level": 3, "parts": [true, null]}"#)
+    })?;
+    setup.plane.synced().await?;
+    let stream = setup.stream()?;
+    let node = stream.requests.first().and_then(|request| request.node.clone()).context("a node")?;
+    ensure!(node.text("ENABLE_HBONE") == Some("true") && node.text("NAMESPACE") == Some("istio-system"));
+    let metadata = node.metadata.context("metadata")?;
+    let labels = metadata.fields.get("LABELS").and_then(|value| value.kind.clone());
+    let Some(Kind::StructValue(labels)) = labels else { anyhow::bail!("{labels:?}") };
+    let label = |name: &str| labels.fields.get(name).and_then(|value| value.kind.clone());
+    ensure!(label("app") == Some(Kind::StringValue("ztunnel".to_owned())), "{labels:?}");
+    ensure!(label("level") == Some(Kind::NumberValue(3.0)), "{labels:?}");
+    let Some(Kind::ListValue(parts)) = label("parts") else { anyhow::bail!("{labels:?}") };
+    let parts: Vec<_> = parts.values.into_iter().filter_map(|value| value.kind).collect();
+    ensure!(matches!(parts.as_slice(), [Kind::BoolValue(true), Kind::NullValue(_)]), "{parts:?}");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn initial_resource_versions_name_all_that_is_held() -> Result<()> {
     let setup = Setup::new().await?;

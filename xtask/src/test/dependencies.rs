@@ -19,7 +19,13 @@ const WALLS: [Wall; 6] = [
     // The tests play peers that the product would not be.
     Wall {
         libraries: &["rustls", "rustls-webpki", "tokio-rustls", "h2"],
-        allowed: &["culvert-tunnel", "culvert-control", "culvert-netns-tests", "culvert-control-plane"],
+        allowed: &[
+            "culvert-tunnel",
+            "culvert-control",
+            "culvert-netns-tests",
+            "culvert-control-plane",
+            "culvert-kube-api",
+        ],
     },
     Wall { libraries: &["rtnetlink", "netlink-packet-route"], allowed: &["culvert-linux"] },
     Wall { libraries: &["kube", "k8s-openapi"], allowed: &["culvert-node-agent"] },

@@ -1,0 +1,34 @@
+//! A stand-in for the API server of Kubernetes, for tests: objects that a test puts there, served over HTTPS as the API conventions say
+//! (list with paging, watch with bookmarks and `410 Gone`, get, patch), and misbehaviour on demand.
+//!
+//! It shares no code and no message with our client. What it does not have: admission, schemas, access rules other than those of a
+//! test, storage. A real API server is tried outside CI.
+//!
+//! Invariant: a version is given once and grows by one with each change; a watch sees every change after the version that it named
+//! in order, or is told that this version is too old. What is deleted in silence is the exception, and why the stand-in exists.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod error;
+mod faults;
+mod identity;
+mod patch;
+mod path;
+mod select;
+mod server;
+mod store;
+mod watch;
+
+pub use api::{KubeApi, Seen};
+pub use faults::Fault;
+pub use path::Resource;
+
+/// Pods.
+pub const PODS: Resource = Resource::core("pods", "Pod");
+/// Namespaces.
+pub const NAMESPACES: Resource = Resource::core("namespaces", "Namespace");
+/// Nodes.
+pub const NODES: Resource = Resource::core("nodes", "Node");
+/// DaemonSets.
+pub const DAEMON_SETS: Resource = Resource::of("apps/v1", "daemonsets", "DaemonSet");

@@ -50,6 +50,13 @@ pub enum ClientError {
     Refused(Failure),
 }
 
+impl ClientError {
+    /// Whether there is nobody who would decide, as opposed to somebody who says no or speaks another language.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Silent { .. } | Self::Broken { .. })
+    }
+}
+
 /// Asks the agent at `path`, and waits for at most `limit` in all.
 pub fn ask(
     path: &Path,

@@ -3,6 +3,7 @@
 //! prevResult is kept as the bytes that came, because it goes on unchanged; only the addresses are read out of it, in
 //! both shapes that exist (0.3.x and 0.4.0 have a `version` beside each address, 1.x has not).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::error::{Code, SpecError};
+use crate::protocol::PodName;
 
 /// CNI versions that the plugin speaks, oldest first.
 pub const SUPPORTED_VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
@@ -20,6 +22,8 @@ pub const LATEST_VERSION: &str = "1.1.0";
 const DEFAULT_TIMEOUT_SECONDS: u64 = 20;
 /// The kubelet gives up on a sandbox after four minutes; CRI runtimes after two.
 const MAX_TIMEOUT_SECONDS: u64 = 100;
+/// What a DaemonSet's controller appends to a pod's name.
+const SUFFIX_LENGTH: usize = 5;
 
 /// What the conflist says.
 #[derive(Debug, Deserialize)]
@@ -28,18 +32,59 @@ pub struct Config {
     /// Version in which the runtime wants its answer.
     #[serde(default)]
     pub cni_version: String,
+    /// The network, which is the conflist's name.
+    #[serde(default)]
+    pub name: String,
     /// Socket of the agent.
     #[serde(default = "default_socket")]
     pub socket: PathBuf,
     /// Namespaces whose pods never wait for the agent.
     #[serde(default = "default_exclusions")]
     pub exclude_namespaces: Vec<String>,
+    /// What the agent leaves for when it is not there: which namespaces are in the mesh.
+    #[serde(default = "default_list")]
+    pub ambient_list: PathBuf,
+    /// How the Kubernetes API is asked when that list does not settle it; without one it is not asked.
+    #[serde(default)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The agent's own pods, which must start without an agent.
+    #[serde(default)]
+    agent_pod: Option<AgentPod>,
     /// How long the whole conversation with the agent may take.
     #[serde(default = "default_timeout")]
     timeout_seconds: u64,
     /// What the plugins before this one made, byte for byte.
     #[serde(default)]
     pub prev_result: Option<Box<RawValue>>,
+    /// What the runtime adds for the entry's `capabilities`.
+    #[serde(default)]
+    runtime_config: Option<RuntimeConfig>,
+    /// Of GC: what is in use; without it nothing is known to be unused.
+    #[serde(rename = "cni.dev/valid-attachments", default)]
+    valid_attachments: Option<Vec<Attachment>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AgentPod {
+    namespace: String,
+    name_prefix: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RuntimeConfig {
+    #[serde(rename = "io.kubernetes.cri.pod-annotations", default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Attachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+}
+
+fn default_list() -> PathBuf {
+    PathBuf::from("/run/culvert/ambient.json")
 }
 
 fn default_socket() -> PathBuf {
@@ -69,11 +114,56 @@ impl Config {
                 format!("set timeoutSeconds in the conflist to a value from 1 to {MAX_TIMEOUT_SECONDS}");
             return Err(SpecError::new(Code::InvalidConfig, msg, details));
         }
-        if !config.socket.is_absolute() {
-            let details = format!("socket is {:?}", config.socket);
-            return Err(SpecError::new(Code::InvalidConfig, "give socket as an absolute path", details));
+        let paths = [
+            ("socket", Some(&config.socket)),
+            ("ambientList", Some(&config.ambient_list)),
+            ("kubeconfig", config.kubeconfig.as_ref()),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.filter(|path| !path.is_absolute()) {
+                let details = format!("{key} is {path:?}");
+                return Err(SpecError::new(
+                    Code::InvalidConfig,
+                    format!("give {key} as an absolute path"),
+                    details,
+                ));
+            }
         }
         Ok(config)
+    }
+
+    /// Whether a pod is one of the agent's own: its namespace, its prefix, and what a DaemonSet's controller appends to that.
+    pub fn is_agent(&self, pod: &PodName) -> bool {
+        let is_suffix = |suffix: &str| {
+            suffix.len() == SUFFIX_LENGTH
+                && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+        };
+        self.agent_pod.as_ref().is_some_and(|agent| {
+            !agent.name_prefix.is_empty()
+                && pod.namespace == agent.namespace
+                && pod.name.strip_prefix(&agent.name_prefix).is_some_and(is_suffix)
+        })
+    }
+
+    /// The pod's annotations, where the runtime tells them.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.runtime_config.as_ref().and_then(|config| config.annotations.clone()).unwrap_or_default()
+    }
+
+    /// The sandboxes that are in use, where GC says so.
+    pub fn valid_containers(&self) -> Option<Vec<String>> {
+        let ids = |all: &Vec<Attachment>| all.iter().map(|one| one.container_id.clone()).collect();
+        self.valid_attachments.as_ref().map(ids)
+    }
+
+    /// What ADD answers: the result of the plugins before this one as it came. Where there was none, or an empty one, which
+    /// Multus sends, it states at least the version, as every result must.
+    pub fn result(&self) -> String {
+        let previous = self.prev_result.as_ref().map_or("{}", |raw| raw.get()).trim();
+        if serde_json::from_str::<BTreeMap<String, &RawValue>>(previous).is_ok_and(|all| all.is_empty()) {
+            return serde_json::json!({ "cniVersion": self.cni_version }).to_string();
+        }
+        previous.to_owned()
     }
 
     /// How long the conversation with the agent may take.
@@ -160,6 +250,9 @@ mod tests {
         let config = Config::parse(br#"{"cniVersion":"1.0.0","type":"culvert-cni"}"#).unwrap();
         assert_eq!(config.socket, PathBuf::from("/run/culvert/cni.sock"));
         assert_eq!(config.exclude_namespaces, ["kube-system"]);
+        assert_eq!(config.ambient_list, PathBuf::from("/run/culvert/ambient.json"));
+        assert_eq!((config.kubeconfig.as_ref(), config.valid_containers()), (None, None));
+        assert!(config.annotations().is_empty());
         assert_eq!(config.timeout(), Duration::from_secs(20));
         assert!(config.pod_ips().unwrap().is_empty());
     }
@@ -194,10 +287,56 @@ mod tests {
         assert_eq!(told("not json").code, Code::Decoding);
         assert_eq!(told(r#"{"socket":7}"#).code, Code::InvalidConfig);
         assert!(told(r#"{"socket":"culvert.sock"}"#).msg.contains("absolute"));
+        assert!(told(r#"{"kubeconfig":"admin.conf"}"#).msg.contains("kubeconfig as an absolute path"));
         assert!(told(r#"{"timeoutSeconds":0}"#).msg.contains("from 1 to 100"));
         let error = with_prev(r#"{"ips":[{"address":"somewhere"}]}"#).pod_ips().unwrap_err();
         assert!(error.details.contains("somewhere"), "{error}");
         let error = Config::parse(br#"{"cniVersion":"0.2.0"}"#).unwrap().check_version().unwrap_err();
         assert!(error.msg.contains("0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{error}");
+    }
+
+    #[test]
+    fn the_agents_own_pods_are_told_from_those_that_look_like_them() {
+        let text = r#"{"agentPod":{"namespace":"istio-system","namePrefix":"ztunnel-"}}"#;
+        let config = Config::parse(text.as_bytes()).unwrap();
+        let is_agent = |namespace: &str, name: &str| {
+            config.is_agent(&PodName { name: name.into(), namespace: namespace.into(), uid: None })
+        };
+        assert!(is_agent("istio-system", "ztunnel-x7k2p"));
+        for (namespace, name) in [
+            ("default", "ztunnel-x7k2p"),
+            ("istio-system", "ztunnel-"),
+            ("istio-system", "ztunnel-waypoint-x7k2p"),
+            ("istio-system", "ztunnel-X7K2P"),
+            ("istio-system", "istiod-x7k2p"),
+        ] {
+            assert!(!is_agent(namespace, name), "{namespace}/{name}");
+        }
+        let none = Config::parse(br#"{"agentPod":{"namespace":"istio-system","namePrefix":""}}"#).unwrap();
+        assert!(!none.is_agent(&PodName {
+            name: "x7k2p".into(),
+            namespace: "istio-system".into(),
+            uid: None
+        }));
+    }
+
+    #[test]
+    fn what_the_runtime_adds_is_read_where_it_is_there() {
+        let text = r#"{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"a":"b"},"portMappings":[{}]},
+                      "cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]}"#;
+        let config = Config::parse(text.as_bytes()).unwrap();
+        assert_eq!(config.annotations(), BTreeMap::from([("a".to_owned(), "b".to_owned())]));
+        assert_eq!(config.valid_containers(), Some(vec!["c1".to_owned()]));
+        let nothing =
+            br#"{"runtimeConfig":{"io.kubernetes.cri.pod-annotations":null},"cni.dev/valid-attachments":[]}"#;
+        let config = Config::parse(nothing).unwrap();
+        assert_eq!((config.annotations().len(), config.valid_containers()), (0, Some(Vec::new())));
+    }
+
+    #[test]
+    fn an_empty_result_states_its_version() {
+        assert_eq!(with_prev("{ }").result(), r#"{"cniVersion":"1.0.0"}"#);
+        assert_eq!(with_prev("null").result(), r#"{"cniVersion":"1.0.0"}"#);
+        assert_eq!(with_prev(r#"{"ips": [],  "b":1.50}"#).result(), r#"{"ips": [],  "b":1.50}"#);
     }
 }

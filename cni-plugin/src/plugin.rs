@@ -1,10 +1,11 @@
 //! One call of the plugin, from environment and stdin to stdout and exit status.
 //!
 //! Order matters: the call is read whole and checked before anything is asked; a pod that cannot be in the mesh
-//! returns before the agent is looked for; everything else that is not "enrolled" or "not ambient" is an error, so the
-//! pod does not start. DEL never fails for the agent's sake: a namespace that goes takes its capture along, and the
+//! returns before the agent is looked for; an agent that is not there leaves the decision to [`absent`]; everything else that
+//! is not "enrolled" or "not ambient" is an error, so the pod does not start. DEL and GC never fail for the agent's sake: a namespace that goes takes its capture along, and the
 //! agent removes what belongs to nobody when it is back.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::absent::{self, Fate};
 use crate::client::{self, ClientError};
 use crate::config::{Config, LATEST_VERSION, SUPPORTED_VERSIONS};
 use crate::error::{Code, SpecError};
@@ -54,9 +56,9 @@ pub fn run(env: Environment<'_>, stdin: &[u8]) -> Answer {
     let version = answer_version(stdin);
     let outcome = Verb::read(env).and_then(|verb| match verb {
         Verb::Version => Ok(Answer::success(versions(&version))),
-        // The plugin keeps nothing of its own, and the agent finds leftovers by itself. An agent that is down must not
-        // make the node's network "not ready" either: then its own pod could never start.
-        Verb::Gc | Verb::Status => Config::parse(stdin).map(|_| Answer::success(String::new())),
+        // An agent that is down must not make the node's network "not ready": then its own pod could never start.
+        Verb::Status => Config::parse(stdin)?.check_version().map(|()| Answer::success(String::new())),
+        Verb::Gc => gc(stdin),
         Verb::Add => add(env, stdin),
         Verb::Check => check(env, stdin),
         Verb::Del => del(env, stdin),
@@ -66,37 +68,66 @@ pub fn run(env: Environment<'_>, stdin: &[u8]) -> Answer {
 
 fn add(env: Environment<'_>, stdin: &[u8]) -> Result<Answer, SpecError> {
     let (config, call) = read(env, stdin, Verb::Add)?;
+    let mut answer = Answer::success(config.result());
     if let Some(pod) = meshable(&config, &call) {
-        match ask(&config, &call, pod, Command::Add)? {
+        match ask(&config, &call, pod, Command::Add, &mut answer.notes)? {
             Outcome::Enrolled | Outcome::NotAmbient => {}
             other => return Err(unexpected(other, Command::Add)),
         }
     }
-    let unchanged = config.prev_result.as_ref().map(|raw| raw.get().to_owned());
-    let empty = || json!({ "cniVersion": config.cni_version }).to_string();
-    Ok(Answer::success(unchanged.unwrap_or_else(empty)))
+    Ok(answer)
 }
 
 fn check(env: Environment<'_>, stdin: &[u8]) -> Result<Answer, SpecError> {
     let (config, call) = read(env, stdin, Verb::Check)?;
+    let mut answer = Answer::success(String::new());
     if let Some(pod) = meshable(&config, &call) {
-        match ask(&config, &call, pod, Command::Check)? {
+        match ask(&config, &call, pod, Command::Check, &mut answer.notes)? {
             Outcome::Intact | Outcome::NotAmbient => {}
             other => return Err(unexpected(other, Command::Check)),
         }
     }
-    Ok(Answer::success(String::new()))
+    Ok(answer)
 }
 
 fn del(env: Environment<'_>, stdin: &[u8]) -> Result<Answer, SpecError> {
     let (config, call) = read(env, stdin, Verb::Del)?;
     let mut answer = Answer::success(String::new());
     if let Some(pod) = meshable(&config, &call) {
-        let request = request(&call, pod, Command::Del, Vec::new());
+        let request = request(&config, &call, pod, Command::Del, Vec::new());
         let limit = config.timeout().min(DEL_LIMIT);
         if let Err(error) = client::ask(&config.socket, limit, &request, None) {
             answer.notes.push(format!("{error}; the agent removes what is left of the pod when it is back"));
         }
+    }
+    Ok(answer)
+}
+
+/// The plugin keeps nothing of its own, and the agent finds leftovers by itself: what goes wrong here is only told.
+fn gc(stdin: &[u8]) -> Result<Answer, SpecError> {
+    let config = Config::parse(stdin)?;
+    config.check_version()?;
+    let mut answer = Answer::success(String::new());
+    let Some(valid) = config.valid_containers() else {
+        answer.notes.push("GC without cni.dev/valid-attachments says nothing of what is unused".to_owned());
+        return Ok(answer);
+    };
+    let request = Request {
+        version: protocol::VERSION,
+        command: Command::Gc,
+        container_id: String::new(),
+        netns: String::new(),
+        ifname: String::new(),
+        pod: None,
+        ips: Vec::new(),
+        annotations: BTreeMap::new(),
+        network: config.name.clone(),
+        valid,
+    };
+    match client::ask(&config.socket, config.timeout().min(DEL_LIMIT), &request, None) {
+        Ok(Outcome::Collected) => {}
+        Ok(other) => answer.notes.push(format!("the agent answers GC with {other:?}")),
+        Err(error) => answer.notes.push(format!("{error}; the agent looks for leftovers by itself")),
     }
     Ok(answer)
 }
@@ -110,10 +141,19 @@ fn read(env: Environment<'_>, stdin: &[u8], verb: Verb) -> Result<(Config, Invoc
 
 /// The pod, if it can be in the mesh at all.
 fn meshable<'a>(config: &Config, call: &'a Invocation) -> Option<&'a PodName> {
-    call.pod.as_ref().filter(|pod| !config.exclude_namespaces.contains(&pod.namespace))
+    let can_be =
+        |pod: &&PodName| !config.exclude_namespaces.contains(&pod.namespace) && !config.is_agent(pod);
+    call.pod.as_ref().filter(can_be)
 }
 
-fn ask(config: &Config, call: &Invocation, pod: &PodName, command: Command) -> Result<Outcome, SpecError> {
+/// What the agent says; where it says nothing, what can be known without it.
+fn ask(
+    config: &Config,
+    call: &Invocation,
+    pod: &PodName,
+    command: Command,
+    notes: &mut Vec<String>,
+) -> Result<Outcome, SpecError> {
     let netns = File::open(&call.netns).map_err(|source| {
         let msg = format!(
             "the network namespace of pod {}/{} is gone; let the runtime make a new sandbox",
@@ -121,12 +161,30 @@ fn ask(config: &Config, call: &Invocation, pod: &PodName, command: Command) -> R
         );
         SpecError::new(Code::NetnsGone, msg, format!("opening {}: {source}", call.netns))
     })?;
-    let request = request(call, pod, command, config.pod_ips()?);
-    client::ask(&config.socket, config.timeout(), &request, Some(netns.as_fd()))
-        .map_err(|error| refused(&error, pod))
+    let request = request(config, call, pod, command, config.pod_ips()?);
+    let error = match client::ask(&config.socket, config.timeout(), &request, Some(netns.as_fd())) {
+        Ok(outcome) => return Ok(outcome),
+        Err(error) => error,
+    };
+    if !error.is_absence() {
+        return Err(refused(&error, pod, ""));
+    }
+    match absent::decide(config, pod) {
+        Fate::MustWait(why) => Err(refused(&error, pod, &why)),
+        Fate::MayStart(why) => {
+            notes.push(format!("{error}; pod {}/{} goes on without it: {why}", pod.namespace, pod.name));
+            Ok(Outcome::NotAmbient)
+        }
+    }
 }
 
-fn request(call: &Invocation, pod: &PodName, command: Command, ips: Vec<std::net::IpAddr>) -> Request {
+fn request(
+    config: &Config,
+    call: &Invocation,
+    pod: &PodName,
+    command: Command,
+    ips: Vec<std::net::IpAddr>,
+) -> Request {
     Request {
         version: protocol::VERSION,
         command,
@@ -135,14 +193,17 @@ fn request(call: &Invocation, pod: &PodName, command: Command, ips: Vec<std::net
         ifname: call.ifname.clone(),
         pod: Some(pod.clone()),
         ips,
+        annotations: protocol::mesh_annotations(config.annotations()),
+        network: config.name.clone(),
+        valid: Vec::new(),
     }
 }
 
-/// Turns what happened into what to do about it.
-fn refused(error: &ClientError, pod: &PodName) -> SpecError {
+/// Turns what happened into what to do about it; `why` says what is known of the pod without the agent.
+fn refused(error: &ClientError, pod: &PodName, why: &str) -> SpecError {
     let held =
         format!("pod {}/{} is held back, so that it cannot send in plaintext", pod.namespace, pod.name);
-    let details = error.to_string();
+    let details = if why.is_empty() { error.to_string() } else { format!("{error}; {why}") };
     match error {
         ClientError::Unreachable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
             let msg = format!("{held}: let culvert-cni reach the agent's socket (it runs as root)");

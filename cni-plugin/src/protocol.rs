@@ -5,6 +5,7 @@
 //! refuse another one; unknown fields are ignored so that fields can be added. Whatever does not parse is an error with
 //! a sentence in it, never a default.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,9 @@ use thiserror::Error;
 pub const VERSION: u32 = 1;
 /// Longest message in bytes, in both directions.
 pub const MAX_MESSAGE: usize = 64 * 1024;
+/// Annotations that are passed on, and bytes of each.
+const MAX_ANNOTATIONS: usize = 32;
+const MAX_ANNOTATION: usize = 256;
 
 /// What the plugin asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,30 @@ pub struct Request {
     /// The pod's addresses, from prevResult.
     #[serde(default)]
     pub ips: Vec<IpAddr>,
+    /// The pod's annotations that concern a mesh, where the runtime tells them; see [`mesh_annotations`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// The network, as the conflist names it: two runtimes on a node have one each.
+    #[serde(default)]
+    pub network: String,
+    /// GC: the sandboxes of the network that are in use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub valid: Vec<String>,
+}
+
+/// Of all annotations of a pod those that concern a mesh; others may be longer than a message.
+///
+/// Values of more than 256 bytes are cut: of those only that they are there matters (the status of a sidecar).
+pub fn mesh_annotations(all: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let concerns = |key: &str| {
+        let domain = key.split('/').next().unwrap_or_default();
+        domain == "istio.io" || domain.ends_with(".istio.io")
+    };
+    let cut = |(key, mut value): (String, String)| {
+        value.truncate(value.floor_char_boundary(MAX_ANNOTATION));
+        (key, value)
+    };
+    all.into_iter().filter(|(key, _)| concerns(key)).take(MAX_ANNOTATIONS).map(cut).collect()
 }
 
 /// The CNI commands that reach the agent.
@@ -46,6 +74,8 @@ pub enum Command {
     Del,
     /// Is what ADD did still in place?
     Check,
+    /// Release the pods of a network whose sandboxes are not in use any more.
+    Gc,
 }
 
 /// Names of a Kubernetes pod.
@@ -85,6 +115,8 @@ pub enum Outcome {
     Released,
     /// CHECK: capture is whole.
     Intact,
+    /// GC: of the network nothing is left but what is in use.
+    Collected,
 }
 
 /// An error in the shape of the CNI specification.

@@ -154,3 +154,37 @@ fn del_asks_the_agent_and_does_not_depend_on_it() {
     let again = plugin("DEL", &agent.path());
     assert!(again.status.success() && again.stdout.is_empty());
 }
+
+#[test]
+fn gc_tells_the_agent_what_is_in_use_and_does_not_depend_on_it() {
+    let call = |socket: &Path, more: &str| {
+        let stdin = format!(r#"{{"cniVersion":"1.1.0","name":"pods","socket":{socket:?}{more}}}"#);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_culvert-cni"))
+            .env_clear()
+            .env("CNI_COMMAND", "GC")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let agent = StandIn::new();
+    let served = agent.once(answering(Response::done(Outcome::Collected).encode().unwrap()));
+    let valid = r#","cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]"#;
+    let output = call(&agent.path(), valid);
+    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    let (request, _) = served.join().unwrap();
+    assert_eq!((request.command, request.network.as_str()), (protocol::Command::Gc, "pods"));
+    assert_eq!(request.valid, ["c1"]);
+    let note = |output: Output| {
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(note(call(&agent.path(), valid)).contains("looks for leftovers by itself"));
+    assert!(
+        note(call(&agent.path(), "")).contains("valid-attachments"),
+        "nothing is unused that is not said to be"
+    );
+}

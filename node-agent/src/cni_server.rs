@@ -72,25 +72,39 @@ fn answer(connection: &Connection, enroller: &Arc<Enroller>, runtime: &Handle) -
 type PassedNetns = Option<Result<Netns, linux::netns::NetnsError>>;
 
 fn respond(enroller: &Arc<Enroller>, runtime: &Handle, request: Request, netns: PassedNetns) -> Response {
-    let Some(pod) = request.pod.as_ref().map(pod_key) else {
-        return Response::done(Outcome::NotAmbient);
-    };
-    match request.command {
-        Command::Add => add(enroller, runtime, &pod, request, netns),
-        Command::Del => match runtime.block_on(enroller.release_container(&pod, &request.container_id)) {
-            Ok(()) => Response::done(Outcome::Released),
-            Err(error) => failed(code::NOT_CAPTURED, &pod, &error),
-        },
-        Command::Check => match runtime.block_on(enroller.inspect(&pod)) {
-            Some(Ok(())) => Response::done(Outcome::Intact),
-            Some(Err(error)) => failed(code::NOT_INTACT, &pod, &error),
-            None if enroller.wants(&pod).is_none() => Response::done(Outcome::NotAmbient),
-            None => Response::failed(
-                code::NOT_INTACT,
-                format!("pod {pod} is to be in the mesh but is not enrolled; see the agent's log"),
-                "",
-            ),
-        },
+    let pod = request.pod.as_ref().map(pod_key);
+    match (request.command, pod) {
+        (Command::Gc, _) => collect(enroller, runtime, request),
+        (_, None) => Response::done(Outcome::NotAmbient),
+        (Command::Add, Some(pod)) => add(enroller, runtime, &pod, request, netns),
+        (Command::Del, Some(pod)) => {
+            match runtime.block_on(enroller.release_container(&pod, &request.container_id)) {
+                Ok(()) => Response::done(Outcome::Released),
+                Err(error) => failed(code::NOT_CAPTURED, &pod, &error),
+            }
+        }
+        (Command::Check, Some(pod)) => check(enroller, runtime, &pod),
+    }
+}
+
+fn check(enroller: &Arc<Enroller>, runtime: &Handle, pod: &PodKey) -> Response {
+    match runtime.block_on(enroller.inspect(pod)) {
+        Some(Ok(())) => Response::done(Outcome::Intact),
+        Some(Err(error)) => failed(code::NOT_INTACT, pod, &error),
+        None if enroller.wants(pod).is_none() => Response::done(Outcome::NotAmbient),
+        None => Response::failed(
+            code::NOT_INTACT,
+            format!("pod {pod} is to be in the mesh but is not enrolled; see the agent's log"),
+            "",
+        ),
+    }
+}
+
+fn collect(enroller: &Arc<Enroller>, runtime: &Handle, request: Request) -> Response {
+    let valid = request.valid.into_iter().collect();
+    match runtime.block_on(enroller.collect(&request.network, &valid)) {
+        Ok(()) => Response::done(Outcome::Collected),
+        Err((pod, error)) => failed(code::NOT_CAPTURED, &pod, &error),
     }
 }
 
@@ -113,7 +127,8 @@ fn add(
         }
     };
     let path = seen_path(&netns, request.netns);
-    let location = Location { netns, path, container_id: Some(request.container_id), ips: request.ips };
+    let Request { container_id, network, ips, .. } = request;
+    let location = Location { netns, path, container_id: Some(container_id), network, ips };
     match runtime.block_on(enroller.enrol(pod, &entry, location)) {
         Ok(()) => Response::done(Outcome::Enrolled),
         Err(error) => failed(code::NOT_CAPTURED, pod, &error),

@@ -10,6 +10,7 @@
 //! a pod that was not captured before is put back as it was. An enrolled pod's capture is watched ([`watch`]) and mended
 //! ([`mend`]) for as long as it lives.
 
+mod collect;
 mod decisions;
 mod error;
 mod events;
@@ -170,8 +171,23 @@ pub(crate) struct Location {
     pub(crate) path: PathBuf,
     /// The runtime's name of its sandbox.
     pub(crate) container_id: Option<String>,
+    /// The runtime's name of the network that the plugin was called for.
+    pub(crate) network: String,
     /// Addresses that the pod must have, as the plugins before ours say.
     pub(crate) ips: Vec<IpAddr>,
+}
+
+impl Location {
+    /// A namespace that was found at a path, without a runtime's word.
+    fn found(netns: Netns, path: PathBuf) -> Self {
+        Self { netns, path, container_id: None, network: String::new(), ips: Vec::new() }
+    }
+
+    /// The namespace of a pod of which there is a record.
+    fn recorded(record: &Record, netns: Netns) -> Self {
+        let Record { netns: path, container_id, network, .. } = record.clone();
+        Self { netns, path, container_id, network, ips: Vec::new() }
+    }
 }
 
 impl Enroller {
@@ -232,6 +248,7 @@ impl Enroller {
             if now.guard.attachment().cookie() == cookie && now.entry == *entry {
                 if location.container_id.is_some() && now.record.container_id != location.container_id {
                     now.record.container_id = location.container_id;
+                    now.record.network = location.network;
                     self.records.write(&now.record)?;
                 }
                 return Ok(());
@@ -282,11 +299,12 @@ impl Enroller {
         location: Location,
         cookie: u64,
     ) -> Result<Enrolled, EnrollError> {
-        let Location { netns, path, container_id, ips } = location;
+        let Location { netns, path, container_id, network, ips } = location;
         self.refuse_guest(&netns)?;
         // By an agent before this one, perhaps of another layout.
         let adopted = self.node.is_enrolled(cookie) || self.others().cookies()?.contains(&cookie);
-        let mut record = Record { pod: pod.clone(), netns: path, cookie, container_id, sysctls: Vec::new() };
+        let mut record =
+            Record { pod: pod.clone(), netns: path, cookie, container_id, network, sysctls: Vec::new() };
         if adopted {
             record.sysctls = self.records.read(pod).map(|known| known.sysctls).unwrap_or_default();
         }

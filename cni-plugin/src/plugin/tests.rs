@@ -75,8 +75,11 @@ fn versions_are_answered_and_unknown_ones_refused() {
     let parsed: Value = serde_json::from_str(&answer.stdout).unwrap();
     assert_eq!(parsed["cniVersion"], "0.4.0");
     assert_eq!(parsed["supportedVersions"], serde_json::json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
-    let answer = call("ADD", &[NETNS], r#"{"cniVersion":"0.2.0"}"#);
-    assert!(answer.failed && answer.stdout.contains(r#""code":1,"#), "{}", answer.stdout);
+    for version in ["0.1.0", "0.2.0", "0.3.0", "1.2.0", ""] {
+        let answer = call("ADD", &[NETNS], &format!(r#"{{"cniVersion":"{version}"}}"#));
+        assert!(answer.failed && answer.stdout.contains(r#""code":1,"#), "{}", answer.stdout);
+        assert!(answer.stdout.contains("one of 0.3.1, 0.4.0, 1.0.0, 1.1.0"), "{}", answer.stdout);
+    }
 }
 
 #[test]
@@ -86,8 +89,10 @@ fn garbage_is_a_specification_error() {
         let error: Value = serde_json::from_str(&answer.stdout).unwrap();
         assert_eq!((answer.failed, &error["code"]), (true, &code.into()), "{command} {stdin}");
     }
+    assert_eq!(call("STATUS", &[], r#"{"cniVersion":"1.1.0"}"#), Answer::success(String::new()));
     for command in ["STATUS", "GC"] {
-        assert_eq!(call(command, &[], r#"{"cniVersion":"1.1.0"}"#), Answer::success(String::new()));
+        let answer = call(command, &[], r#"{"cniVersion":"0.3.0"}"#);
+        assert!(answer.failed && answer.stdout.contains(r#""code":1,"#), "{}", answer.stdout);
     }
 }
 
@@ -96,7 +101,7 @@ fn codes_of_the_agent_stay_out_of_the_specifications_range() {
     let pod = PodName { name: "a".into(), namespace: "b".into(), uid: None };
     let code = |code| {
         let failure = protocol::Failure { code, msg: "m".into(), details: "d".into() };
-        refused(&ClientError::Refused(failure), &pod).code.number()
+        refused(&ClientError::Refused(failure), &pod, "").code.number()
     };
     assert_eq!((code(11), code(120), code(3)), (11, 120, 199));
 }

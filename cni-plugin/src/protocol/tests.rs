@@ -9,6 +9,9 @@ fn request() -> Request {
         ifname: "eth0".into(),
         pod: Some(PodName { name: "sleep".into(), namespace: "default".into(), uid: None }),
         ips: vec!["10.1.1.2".parse().unwrap(), "2001:db8::2".parse().unwrap()],
+        annotations: BTreeMap::new(),
+        network: "n".into(),
+        valid: Vec::new(),
     }
 }
 
@@ -49,4 +52,37 @@ fn garbage_is_told_by_its_kind() {
 fn fields_of_a_later_release_are_ignored() {
     let bytes = br#"{"version":1,"outcome":"enrolled","tookMs":7}"#;
     assert_eq!(Response::decode(bytes).unwrap(), Response::done(Outcome::Enrolled));
+}
+
+#[test]
+fn a_request_of_an_earlier_release_is_understood() {
+    let bytes = br#"{"version":1,"command":"del","containerId":"c","netns":"","ifname":"eth0","pod":null}"#;
+    let request = Request::decode(bytes).unwrap();
+    assert_eq!((request.network.as_str(), request.annotations.len(), request.valid.len()), ("", 0, 0));
+}
+
+#[test]
+fn of_annotations_only_those_of_a_mesh_are_passed_on() {
+    let long = "\u{e9}".repeat(40_000);
+    let all = [
+        ("sidecar.istio.io/status", long.as_str()),
+        ("ambient.istio.io/redirection", "enabled"),
+        ("istio.io/reroute-virtual-interfaces", "tap0"),
+        ("kubectl.kubernetes.io/last-applied-configuration", &long),
+        ("notistio.io/a", "b"),
+        ("istio.io.example/a", "b"),
+    ];
+    let all = all.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let kept = mesh_annotations(all);
+    let keys: Vec<&str> = kept.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        ["ambient.istio.io/redirection", "istio.io/reroute-virtual-interfaces", "sidecar.istio.io/status"]
+    );
+    assert_eq!(kept["sidecar.istio.io/status"].len(), 256);
+    // Each of these is six bytes on the wire.
+    let long = "\u{1}".repeat(1000);
+    let many = (0..1000).map(|i| (format!("a{i}.istio.io/b"), long.clone())).collect();
+    let request = Request { annotations: mesh_annotations(many), ..request() };
+    assert!(request.encode().is_ok(), "whatever a pod is annotated with, its request fits into a message");
 }

@@ -98,8 +98,7 @@ impl Enroller {
         let (path, cookie) = (record.netns.clone(), record.cookie);
         let present = blocking(move || presence::look(&path, cookie)).await?;
         let (Presence::There(netns), Some(entry)) = (present, self.wants(&record.pod)) else { return Ok(()) };
-        let Record { pod, netns: path, container_id, .. } = record.clone();
-        self.enrol(&pod, &entry, Location { netns, path, container_id, ips: Vec::new() }).await
+        self.enrol(&record.pod, &entry, Location::recorded(record, netns)).await
     }
 
     /// Removes what is left of pods whose namespaces are gone, `known` being those of which there are records.
@@ -155,9 +154,7 @@ impl Enroller {
         };
         match (netns, self.wants(&record.pod)) {
             (Some(netns), Some(entry)) => {
-                let Record { netns: path, container_id, .. } = record;
-                let location = Location { netns, path, container_id, ips: Vec::new() };
-                self.enrol(&record.pod, &entry, location).await
+                self.enrol(&record.pod, &entry, Location::recorded(&record, netns)).await
             }
             (netns, _) => self.forget(&record, netns).await,
         }
@@ -168,8 +165,7 @@ impl Enroller {
         self.forget(&record, None).await?;
         let Some(entry) = self.wants(&record.pod) else { return Ok(()) };
         tracing::warn!(pod = %record.pod, "the pod has another network namespace now, in which it is captured again");
-        let Record { pod, netns: path, container_id, .. } = record;
-        self.enrol(&pod, &entry, Location { netns, path, container_id, ips: Vec::new() }).await
+        self.enrol(&record.pod, &entry, Location::recorded(&record, netns)).await
     }
 
     /// Whether a path leads through the number of a process, which may be another process's by now.
@@ -255,7 +251,7 @@ impl Enroller {
     async fn enrol_located(self: &Arc<Self>, pod: &PodKey, entry: &Enrollment) -> Result<(), EnrollError> {
         let (proc, wanted) = (self.proc.clone(), entry.clone());
         let (path, netns) = blocking(move || find(&proc, &wanted)).await??;
-        self.enrol(pod, entry, Location { netns, path, container_id: None, ips: Vec::new() }).await
+        self.enrol(pod, entry, Location::found(netns, path)).await
     }
 }
 

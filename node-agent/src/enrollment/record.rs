@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) cookie: u64,
     /// The sandbox that the runtime named, where it came through the plugin.
     pub(crate) container_id: Option<String>,
+    /// The network that the runtime named then; another runtime has another one.
+    #[serde(default)]
+    pub(crate) network: String,
     /// Settings of the namespace that capture has switched on, to be switched off again.
     #[serde(default)]
     pub(crate) sysctls: Vec<String>,
@@ -142,6 +145,7 @@ mod tests {
             netns: "/run/netns/x".into(),
             cookie: 7,
             container_id: None,
+            network: String::new(),
             sysctls: Vec::new(),
         };
         records.write(&record).unwrap();

@@ -219,10 +219,8 @@ impl Enroller {
         tracing::warn!(%pod, lost = why, "capture lost; the pod is captured again in its new network namespace");
         self.metrics.lost.get_or_create(&Lost { reason: Part::Netns.as_str() }).inc();
         self.states.set(pod, PodState::Degraded(why));
-        let Record { netns: path, container_id, .. } = record.clone();
         let now_cookie = netns.cookie();
-        let location = Location { netns, path, container_id, ips: Vec::new() };
-        let outcome = match self.enrol(pod, &entry, location).await {
+        let outcome = match self.enrol(pod, &entry, Location::recorded(&record, netns)).await {
             Ok(()) => "anew",
             Err(error) => {
                 tracing::error!(%pod, %error, "the pod is not captured in its new network namespace");

@@ -99,6 +99,24 @@ impl Conflist {
         outcome
     }
 
+    /// STATUS: every plugin in order, as a runtime asks before it says that its network is ready.
+    pub fn status(&self) -> Result<(), CniError> {
+        self.plugins.iter().try_for_each(|plugin| self.ask("STATUS", plugin, None).map(drop))
+    }
+
+    /// GC: every plugin in order, with the sandboxes that are in use.
+    pub fn gc(&self, valid: &[&Sandbox]) -> Result<(), CniError> {
+        let attachment =
+            |sandbox: &&Sandbox| json!({ "containerID": sandbox.container_id, "ifname": "eth0" });
+        let valid: Value = valid.iter().map(attachment).collect();
+        self.plugins.iter().try_for_each(|plugin| {
+            let mut plugin = plugin.clone();
+            let object = plugin.as_object_mut().context("a plugin's entry in a conflist is an object")?;
+            object.insert("cni.dev/valid-attachments".to_owned(), valid.clone());
+            self.ask("GC", &plugin, None).map(drop)
+        })
+    }
+
     fn call(
         &self,
         verb: &str,
@@ -106,17 +124,28 @@ impl Conflist {
         sandbox: &Sandbox,
         previous: Option<&Value>,
     ) -> Result<Value, CniError> {
+        let mut plugin = plugin.clone();
+        if let Some(previous) = previous {
+            let object = plugin.as_object_mut().context("a plugin's entry in a conflist is an object")?;
+            object.insert("prevResult".to_owned(), previous.clone());
+        }
+        self.ask(verb, &plugin, Some(sandbox))
+    }
+
+    fn ask(&self, verb: &str, plugin: &Value, sandbox: Option<&Sandbox>) -> Result<Value, CniError> {
         let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
         let binary = self.find(kind)?;
         let mut config = plugin.clone();
         let object = config.as_object_mut().context("a plugin's entry in a conflist is an object")?;
         object.insert("name".to_owned(), self.name.clone().into());
         object.insert("cniVersion".to_owned(), self.cni_version.clone().into());
-        if let Some(previous) = previous {
-            object.insert("prevResult".to_owned(), previous.clone());
-        }
         let mut command = command::in_netns(&self.node, &binary);
-        self.set_environment(&mut command, verb, sandbox)?;
+        command
+            .env("CNI_COMMAND", verb)
+            .env("CNI_PATH", std::env::join_paths(&self.path).map_err(anyhow::Error::from)?);
+        if let Some(sandbox) = sandbox {
+            set_environment(&mut command, sandbox);
+        }
         let ended = command::finish(&mut command, config.to_string().as_bytes())?;
         if !ended.status.success() {
             return Err(plugin_error(kind, verb, &ended));
@@ -126,23 +155,6 @@ impl Conflist {
         }
         let result = serde_json::from_str(&ended.stdout);
         Ok(result.with_context(|| format!("{kind} answered ADD with {:?}", ended.stdout))?)
-    }
-
-    fn set_environment(&self, command: &mut Command, verb: &str, sandbox: &Sandbox) -> Result<()> {
-        let args = format!(
-            "K8S_POD_UID={id};IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={id}",
-            sandbox.namespace,
-            sandbox.name,
-            id = sandbox.container_id,
-        );
-        command
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", &sandbox.container_id)
-            .env("CNI_NETNS", &sandbox.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", args)
-            .env("CNI_PATH", std::env::join_paths(&self.path)?);
-        Ok(())
     }
 
     fn find(&self, kind: &str) -> Result<PathBuf> {
@@ -155,6 +167,20 @@ impl Conflist {
             )
         })
     }
+}
+
+fn set_environment(command: &mut Command, sandbox: &Sandbox) {
+    let args = format!(
+        "K8S_POD_UID={id};IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={id}",
+        sandbox.namespace,
+        sandbox.name,
+        id = sandbox.container_id,
+    );
+    command
+        .env("CNI_CONTAINERID", &sandbox.container_id)
+        .env("CNI_NETNS", &sandbox.netns)
+        .env("CNI_IFNAME", "eth0")
+        .env("CNI_ARGS", args);
 }
 
 fn plugin_error(kind: &str, verb: &str, ended: &command::Ended) -> CniError {

@@ -12,6 +12,7 @@ pub mod app;
 pub mod client;
 pub mod cni;
 pub mod command;
+pub mod containers;
 pub mod control_plane;
 pub mod forge;
 pub mod frame;

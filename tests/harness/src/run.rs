@@ -1,7 +1,8 @@
 //! One run of a test or the demo: the name that everything made for it carries, and its end.
 //!
 //! Invariant: whatever a run leaves in the system is found by its id alone (`cvPIDxN`): namespaces `/run/netns/ID-*`
-//! with the processes in them, pins below `/sys/fs/bpf/culvert-ID`, files below `/run/culvert-harness/ID`. So teardown
+//! with the processes in them, pins below `/sys/fs/bpf/culvert-ID`, containers in the cgroup `culvert-ID`, files and mounts below
+//! `/run/culvert-harness/ID`. So teardown
 //! needs no memory of what was done, and a run whose process is dead can be swept by the next one.
 
 use std::fs;
@@ -150,6 +151,7 @@ pub fn teardown(id: &str) {
     }
     let dead = || killed.iter().all(|pid| is_dead(*pid)).then_some(());
     let _ = eventually("killed processes to be gone", DEATH_LIMIT, dead);
+    crate::containers::teardown(id, &Path::new(FILES).join(id));
     for name in &namespaces {
         let _ = command::ip(&format!("netns del {name}"));
     }

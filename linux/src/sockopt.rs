@@ -4,7 +4,11 @@
 
 use std::io;
 use std::mem;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _};
+
+use nix::sys::socket::sockopt::{Ip6tOriginalDst, OriginalDst};
+use nix::sys::socket::{SockaddrLike as _, getsockname, getsockopt};
 
 /// `SO_NETNS_COOKIE` (`asm-generic/socket.h`, Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -68,4 +72,20 @@ pub fn set_packet_info(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     } else {
         set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
     }
+}
+
+/// Where a connection was going that netfilter's `REDIRECT` has brought to this socket (`SO_ORIGINAL_DST`,
+/// `IP6T_SO_ORIGINAL_DST`): the connection tracker knows. Of one that came by itself, its local address.
+pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {
+    let own: nix::sys::socket::SockaddrStorage = getsockname(socket.as_fd().as_raw_fd())?;
+    let is_v6 = own.family() == Some(nix::sys::socket::AddressFamily::Inet6);
+    let mapped = own.as_sockaddr_in6().is_some_and(|own| own.ip().to_ipv4_mapped().is_some());
+    if is_v6 && !mapped {
+        let found = getsockopt(&socket.as_fd(), Ip6tOriginalDst)?;
+        let (address, port) = (Ipv6Addr::from(found.sin6_addr.s6_addr), u16::from_be(found.sin6_port));
+        return Ok(SocketAddr::from((address, port)));
+    }
+    let found = getsockopt(&socket.as_fd(), OriginalDst)?;
+    let (address, port) = (Ipv4Addr::from(u32::from_be(found.sin_addr.s_addr)), u16::from_be(found.sin_port));
+    Ok(SocketAddr::from((address, port)))
 }

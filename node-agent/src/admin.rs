@@ -32,8 +32,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::logging::Levels;
 
 pub(crate) use address::AdminAddress;
-pub(crate) use node::Agent;
-use node::Node;
+pub(crate) use node::{Agent, Node};
 pub(crate) use ports::{bind, bind_admin, serve_metrics, serve_readiness};
 use server::Limits;
 

@@ -27,7 +27,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::capture::Capture;
+pub(crate) use self::capture::{ByOthers, Capture};
 pub(crate) use self::control_plane::ControlPlane;
 pub(crate) use self::data_path::Tls;
 pub(crate) use self::effective::Effective;

@@ -51,8 +51,7 @@ pub(crate) use reconcile::{inherit, run};
 pub(crate) use record::{PodKey, Record, Records};
 use retry::Retries;
 pub(crate) use sight::PodSight;
-pub(crate) use states::PodState;
-use states::States;
+pub(crate) use states::{PodState, States};
 pub(crate) use watch::watch;
 
 use crate::pod_sockets::Sockets;

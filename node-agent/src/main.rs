@@ -25,6 +25,7 @@ mod run;
 mod tls;
 mod unix_server;
 mod verify;
+mod zds;
 
 use std::process::ExitCode;
 

@@ -31,7 +31,7 @@ use crate::handover::{
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
 use crate::tls;
-use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server};
+use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server, zds};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -50,7 +50,12 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(serve(config, &logging));
+    let outcome = runtime.block_on(async {
+        match &config.capture.by_others {
+            Some(by_others) => zds::serve(config, by_others, &logging).await,
+            None => serve(config, &logging).await,
+        }
+    });
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
 }
@@ -237,7 +242,7 @@ async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
 }
 
 /// Goes on serving what is open after the agent was told to end, for as long as it may; being told again ends it at once.
-async fn wind_down(tunnel: &Tunnel, limit: Duration, quit: &Notify) -> anyhow::Result<()> {
+pub(crate) async fn wind_down(tunnel: &Tunnel, limit: Duration, quit: &Notify) -> anyhow::Result<()> {
     const PERIOD: Duration = Duration::from_millis(50);
     let open = tunnel.connections().len();
     tracing::info!(open, limit = ?limit, "told to end; open connections are served to their end, within the limit");
@@ -266,7 +271,7 @@ fn kubelet_search(config: &Config) -> kubelet::Search {
 }
 
 /// Waits for a signal to end, or for a request to do so.
-async fn until_told(quit: &Notify) -> anyhow::Result<()> {
+pub(crate) async fn until_told(quit: &Notify) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         () = quit.notified() => {}

@@ -51,13 +51,28 @@ static PACKET_MARK: Setting<u32> = Setting::new(
     ("packet-mark", "PACKET_MARK"),
     "1337",
     MARK,
-    "Checked, and not used: it exempts a proxy's own packets from istio-cni's rules. This agent's capture needs no rules, and \
-     has marks of its own that nobody else may set.",
+    "The mark by which istio-cni's rules know a proxy's own packets; used with INPOD_UDS alone. This agent's own capture needs \
+     no rules, and has marks of its own that nobody else may set.",
+);
+static ZDS_SOCKET: Setting<Option<PathBuf>> = Setting::new(
+    ("zds-socket", "INPOD_UDS"),
+    "",
+    OPTIONAL_PATH,
+    "Socket of an istio-cni that captures the pods of this node with its own rules, such as /var/run/ztunnel/ztunnel.sock. The \
+     agent then captures nothing itself: pods come from there. See docs/zds.md.",
 );
 
 pub(super) static SECTION: Section = Section {
     title: "Capture",
-    settings: &[&DNS_CAPTURE, &DNS_PROXY, &EGRESS_GUARD, &PROBE_PROCESSES, &HOST_NETNS, &PACKET_MARK],
+    settings: &[
+        &DNS_CAPTURE,
+        &DNS_PROXY,
+        &EGRESS_GUARD,
+        &PROBE_PROCESSES,
+        &HOST_NETNS,
+        &PACKET_MARK,
+        &ZDS_SOCKET,
+    ],
     families: &[],
 };
 
@@ -72,6 +87,17 @@ pub(crate) struct Capture {
     pub(crate) probe_processes: Vec<String>,
     /// The namespace in which they run, if it is not that of process 1.
     pub(crate) host_netns: Option<PathBuf>,
+    /// Who captures in place of this agent, if somebody does.
+    pub(crate) by_others: Option<ByOthers>,
+}
+
+/// An istio-cni that captures pods with its own rules.
+#[derive(Clone, Debug)]
+pub(crate) struct ByOthers {
+    /// Its socket.
+    pub(crate) socket: PathBuf,
+    /// What it leaves alone.
+    pub(crate) mark: u32,
 }
 
 /// Reads what is captured.
@@ -80,12 +106,13 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Capture> {
     let (probe_processes, host_netns) = (reader.read(&PROBE_PROCESSES), reader.read(&HOST_NETNS));
     // What other data planes need and this one does not is no less an error if it is wrong.
     reader.read(&DNS_PROXY)?;
-    reader.read(&PACKET_MARK)?;
+    let (socket, mark) = (reader.read(&ZDS_SOCKET)?, reader.read(&PACKET_MARK)?);
     Some(Capture {
         dns: dns?,
         egress_guard: egress_guard?,
         probe_processes: probe_processes?,
         host_netns: host_netns?,
+        by_others: socket.map(|socket| ByOthers { socket, mark }),
     })
 }
 

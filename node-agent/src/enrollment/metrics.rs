@@ -76,6 +76,11 @@ impl EnrollmentMetrics {
         metrics
     }
 
+    /// Pods by state.
+    pub(crate) fn gauges(&self) -> Gauges {
+        self.pods.clone()
+    }
+
     /// Under the names that dashboards read.
     fn register_peers(&self, registry: &mut Registry) {
         registry.register(

@@ -46,17 +46,17 @@ pub(crate) struct StateLabel {
 }
 
 /// Pods by state.
-pub(super) type Gauges = Family<StateLabel, Gauge>;
+pub(crate) type Gauges = Family<StateLabel, Gauge>;
 
 /// All pods' states. The gauge follows it.
 #[derive(Debug)]
-pub(super) struct States {
+pub(crate) struct States {
     table: Mutex<BTreeMap<PodKey, PodState>>,
     gauges: Gauges,
 }
 
 impl States {
-    pub(super) fn new(gauges: Gauges) -> Self {
+    pub(crate) fn new(gauges: Gauges) -> Self {
         for state in ["enrolled", "degraded", "pending"] {
             gauges.get_or_create(&StateLabel { state }).set(0);
         }
@@ -64,7 +64,7 @@ impl States {
     }
 
     /// Replaces a pod's state.
-    pub(super) fn set(&self, pod: &PodKey, state: PodState) {
+    pub(crate) fn set(&self, pod: &PodKey, state: PodState) {
         self.gauge(&state).inc();
         if let Some(before) = self.lock().insert(pod.clone(), state) {
             self.gauge(&before).dec();
@@ -72,7 +72,7 @@ impl States {
     }
 
     /// Forgets a pod.
-    pub(super) fn remove(&self, pod: &PodKey) {
+    pub(crate) fn remove(&self, pod: &PodKey) {
         if let Some(before) = self.lock().remove(pod) {
             self.gauge(&before).dec();
         }
@@ -90,7 +90,7 @@ impl States {
     }
 
     /// Every pod's state, by name.
-    pub(super) fn all(&self) -> Vec<(PodKey, PodState)> {
+    pub(crate) fn all(&self) -> Vec<(PodKey, PodState)> {
         self.lock().iter().map(|(pod, state)| (pod.clone(), state.clone())).collect()
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod forger;
+pub mod istio_cni;
 pub mod kernel;
 pub mod peer;
 pub mod questions;
@@ -110,6 +111,12 @@ impl Bare {
         ];
         mesh.services = vec![web, own];
         Ok(Self { nodes, wire, client, neighbour, server, plain, outside, apps, mesh, run })
+    }
+
+    /// Addresses of the host outside.
+    pub fn outside_ips(&self) -> [IpAddr; 2] {
+        let (v4, v6) = self.outside.addresses();
+        [v4.into(), v6.into()]
     }
 
     /// The file that the agent of a node watches.

@@ -72,6 +72,7 @@ const VALUES: &[(&str, Tried)] = &[
     ("probe-processes", (&["", "kubelet", "a, b"], &["a,,b", "/usr/bin/kubelet", ","])),
     ("host-netns", OPTIONAL_PATHS),
     ("packet-mark", (&["1337", "0x539", "0"], &["", "mark", "0x", "4294967296", "-1"])),
+    ("zds-socket", OPTIONAL_PATHS),
     ("workers", (&["0", "1", "16", "50%", "100 %"], &["", "-1", "0%", "101%", "%", "half", "70000"])),
     ("same-node-transport", (&["hbone", "direct"], &["", "HBONE", "plain"])),
     ("tunnel-streams", COUNTS),
@@ -196,7 +197,7 @@ fn a_share_of_the_cpus_is_rounded_up_and_none_means_all() {
 }
 
 /// What users of ztunnel have set already.
-const PEERS: [&str; 45] = [
+const PEERS: [&str; 46] = [
     "XDS_ADDRESS",
     "CA_ADDRESS",
     "XDS_ON_DEMAND",
@@ -222,6 +223,7 @@ const PEERS: [&str; 45] = [
     "CRL_PATH",
     "LOCAL_XDS_PATH",
     "PACKET_MARK",
+    "INPOD_UDS",
     "ENABLE_ORIG_SRC",
     "KEEPALIVE_ENABLED",
     "KEEPALIVE_TIME",

@@ -159,6 +159,9 @@ fn x4_no_request_of_the_plugin_fails_meanwhile() -> Result<()> {
             ifname: "eth0".to_owned(),
             pod: Some(PodName { name: "late".into(), namespace: "demo".into(), uid: None }),
             ips: late.addresses().to_vec(),
+            annotations: Default::default(),
+            network: String::new(),
+            valid: Vec::new(),
         };
         let connection = Connection::connect(&n1.cni_socket(), LIMIT)?;
         connection.send(&request.encode()?, &[netns.as_fd()])?;

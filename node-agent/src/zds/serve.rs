@@ -47,7 +47,10 @@ pub(crate) async fn serve(
     background.spawn(admin::serve_readiness(readiness_port, readiness));
     let named = feed.pods.borrow().len();
     if named > 0 {
-        tracing::warn!(named, "`enroll` of the mesh file is not used: istio-cni says which pods are captured");
+        tracing::warn!(
+            named,
+            "`enroll` of the mesh file is not used: istio-cni says which pods are captured"
+        );
     }
     let data_path = tunnel::Config { tls, ..config.data_path.clone() };
     let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));

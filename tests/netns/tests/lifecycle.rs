@@ -303,6 +303,9 @@ fn a_thousand_cycles_leave_nothing_and_disturb_nobody() -> Result<()> {
             ifname: "eth0".to_owned(),
             pod: Some(PodName { name: "cycled".into(), namespace: "demo".into(), uid: None }),
             ips: cycled.addresses().to_vec(),
+            annotations: Default::default(),
+            network: String::new(),
+            valid: Vec::new(),
         };
         let connection = Connection::connect(&n1.cni_socket(), LIMIT)?;
         connection.send(&request.encode()?, &[netns.as_fd()])?;

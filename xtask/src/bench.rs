@@ -42,17 +42,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&NEEDS)?;
     build_ebpf::ensure()?;
-    if matches!(args.what, What::Control) {
-        setup::ensure(&setup::RUNTIME)?;
-        // The agent, the control plane and the app are found beside the benchmark.
-        Binaries::release()?;
-    }
+    let binaries = match args.what {
+        What::Capture => None,
+        What::Control => {
+            setup::ensure(&setup::RUNTIME)?;
+            Some(Binaries::shipped()?)
+        }
+    };
     shell::run(shell::cargo().args(["build", "--release", "-p", "culvert-bench"]))?;
     let mut bench = Command::new(binaries::target_dir()?.join("release/culvert-bench"));
     bench.arg(match args.what {
         What::Capture => "capture",
         What::Control => "control",
     });
+    bench.envs(binaries.iter().flat_map(Binaries::environment));
     for (flag, set) in [("--check", args.check), ("--short", args.short)] {
         if set {
             bench.arg(flag);

@@ -8,6 +8,10 @@ use anyhow::{Context as _, Result};
 use crate::built::Built;
 use crate::{build_ebpf, shell};
 
+/// The profile of what is shipped.
+pub(crate) const SHIPPED: &str = "dist";
+const AGENT: [&str; 4] = ["-p", "culvert-node-agent", "--bin", "culvert"];
+
 /// Where they are.
 pub(crate) struct Binaries {
     pub(crate) agent: PathBuf,
@@ -27,21 +31,28 @@ impl Binaries {
         })
     }
 
-    /// Builds them as they are shipped, with the eBPF objects first.
+    /// Builds them for people to look at, with the eBPF objects first: optimised, and soon there.
     pub(crate) fn release() -> Result<Self> {
+        Self::with_agent("release")
+    }
+
+    /// Builds the agent as it is shipped, to be measured, and what is around it.
+    pub(crate) fn shipped() -> Result<Self> {
+        Self::with_agent(SHIPPED)
+    }
+
+    fn with_agent(profile: &str) -> Result<Self> {
         build_ebpf::ensure()?;
-        let mut agent = shell::cargo();
-        agent.args(["build", "--release", "-p", "culvert-node-agent", "--bin", "culvert"]);
-        agent.args(["-p", "culvert-harness", "--bin", "pod-app"]);
-        agent.args(["-p", "culvert-control-plane", "--bin", "control-plane"]);
-        shell::run(&mut agent)?;
+        shell::run(shell::cargo().args(["build", "--profile", profile]).args(AGENT))?;
+        let mut around = shell::cargo();
+        around.args(["build", "--release", "-p", "culvert-harness", "--bin", "pod-app"]);
+        shell::run(around.args(["-p", "culvert-control-plane", "--bin", "control-plane"]))?;
         let target = target_dir()?;
-        let release = target.join("release");
         Ok(Self {
-            agent: release.join("culvert"),
+            agent: target.join(profile).join("culvert"),
             plugin: plugin(&target)?,
-            pod_app: release.join("pod-app"),
-            control_plane: release.join("control-plane"),
+            pod_app: target.join("release/pod-app"),
+            control_plane: target.join("release/control-plane"),
         })
     }
 

@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use prometheus_client::registry::Registry;
-use redirect::{Listeners, NodeCapture, NodeGuard, Role};
+use redirect::{Listeners, NodeCapture, NodeGuard, Preparation, Role};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -50,17 +51,23 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(async {
-        match &config.capture.by_others {
-            Some(by_others) => zds::serve(config, by_others, &logging).await,
-            None => serve(config, &logging).await,
+    let outcome = match &config.capture.by_others {
+        Some(by_others) => runtime.block_on(zds::serve(config, by_others, &logging)),
+        None => {
+            // Goes on while everything else begins.
+            let prepared = std::thread::Builder::new().name("prepare".to_owned()).spawn(Preparation::new)?;
+            runtime.block_on(serve(config, &logging, prepared))
         }
-    });
+    };
     runtime.shutdown_timeout(SHUTDOWN);
     outcome
 }
 
-async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    logging: &logging::Logging,
+    prepared: JoinHandle<Preparation>,
+) -> anyhow::Result<()> {
     let Config { process, capture, .. } = config;
     let place = &process.place;
     let mut claim = Claim::make(&place.run_dir, &place.bpffs, process.take_over).await?;
@@ -83,7 +90,10 @@ async fn serve(config: &Config, logging: &logging::Logging) -> anyhow::Result<()
     let (tls, revoked) = tls::prepare(&config.tls, &mut registry)?;
     // The kernel looks the programs through while a large mesh file is read.
     let bpffs = place.bpffs.clone();
-    let opening = tokio::task::spawn_blocking(move || NodeCapture::open(&bpffs));
+    let opening = tokio::task::spawn_blocking(move || {
+        // A panic has been told.
+        NodeCapture::open_with(&bpffs, prepared.join().unwrap_or_default())
+    });
     let feed = Feed::start(config, &readiness, &mut registry)?;
     background.spawn(admin::serve_readiness(readiness_port, readiness));
 

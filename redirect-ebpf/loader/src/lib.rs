@@ -36,7 +36,7 @@ pub use events::{Decided, Events};
 pub use guard::{Guard, Repair};
 pub use layouts::OtherLayouts;
 pub use listeners::{Listeners, Role};
-pub use node::NodeCapture;
+pub use node::{NodeCapture, Preparation};
 pub use node_guard::NodeGuard;
 pub use report::{Line, Part, Problem, Report};
 pub use sockets::PodSockets;

@@ -44,11 +44,34 @@ const SOCK_ADDR: [&str; 8] = [
     program::GETPEERNAME6,
 ];
 
+/// What loading programs needs.
+///
+/// To make it means to read all of the kernel's type information, which no program of ours needs and aya reads all the same:
+/// it takes longer than everything else at a start. So it can be begun on another thread, before it is known what to load.
+#[derive(Debug)]
+pub struct Preparation(EbpfLoader<'static>);
+
+impl Preparation {
+    /// Makes it; touches nothing.
+    pub fn new() -> Self {
+        let mut loader = EbpfLoader::new();
+        // No program of ours looks into the kernel's structures.
+        loader.btf(None);
+        Self(loader)
+    }
+}
+
+impl Default for Preparation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The node's half of capture.
 pub struct NodeCapture {
     pins: Pins,
     maps: NodeMaps,
-    // A new one would read all of the kernel's type information, which takes longer than everything else a pod needs.
+    // Kept, for a new one would have to be prepared.
     loader: Mutex<EbpfLoader<'static>>,
     events: Mutex<Option<Events>>,
     probes: Mutex<Probes>,
@@ -62,6 +85,11 @@ impl NodeCapture {
     ///
     /// Checks privileges, the kernel and cgroup v2 first, and says what is missing before anything is touched.
     pub fn open(bpffs_root: &Path) -> Result<Self, CaptureError> {
+        Self::open_with(bpffs_root, Preparation::new())
+    }
+
+    /// The same, with what was prepared.
+    pub fn open_with(bpffs_root: &Path, prepared: Preparation) -> Result<Self, CaptureError> {
         let missing = privilege::missing().map_err(CaptureError::socket("read /proc/self/status"))?;
         if !missing.is_empty() {
             return Err(CaptureError::Privilege(missing));
@@ -73,9 +101,7 @@ impl NodeCapture {
         bpffs::ensure(&pins.node())?;
         bpffs::ensure(&pins.pods())?;
 
-        let mut loader = EbpfLoader::new();
-        // No program of ours looks into the kernel's structures.
-        loader.btf(None);
+        let Preparation(mut loader) = prepared;
         for name in PINNED {
             loader.map_pin_path(name, pins.node().join(name));
         }

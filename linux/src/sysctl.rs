@@ -6,7 +6,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use nix::mount::{MsFlags, mount};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use thiserror::Error;
+
+use crate::mounts;
 
 /// A setting that could not be read or written.
 #[derive(Debug, Error)]
@@ -22,6 +26,24 @@ pub struct SysctlError {
 
 fn path(name: &str) -> std::path::PathBuf {
     Path::new("/proc/sys").join(name.replace('.', "/"))
+}
+
+/// Makes `/proc/sys` writable where a container runtime has mounted it read-only over the rest of `/proc`, as it does in containers
+/// that are not privileged. Whether that was needed. The mount is this container's own; the host's is not touched.
+///
+/// # Errors
+/// When the kernel refuses, for want of `CAP_SYS_ADMIN` or by a profile of AppArmor or seccomp that forbids mount(2).
+pub fn make_writable() -> io::Result<bool> {
+    let path = Path::new("/proc/sys");
+    let is_own_mount = mounts::list()?.iter().any(|mount| mount.path == path);
+    if !is_own_mount || !statvfs(path)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(false);
+    }
+    // What else the runtime has forbidden there stays forbidden.
+    let flags =
+        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
+    Ok(true)
 }
 
 /// Writes `value` unless the setting has it already; whether it was written.

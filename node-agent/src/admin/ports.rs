@@ -12,7 +12,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use linux::sockopt;
 use prometheus_client::registry::Registry;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::AdminAddress;
@@ -87,10 +89,14 @@ fn port_of(bound: &[(&'static str, TcpListener)]) -> Option<u16> {
 }
 
 /// The socket of the agent before this one, if it is where it is wanted.
+///
+/// That one may have been in another network namespace, as pods are: then nobody who asks this agent would reach its socket.
 fn take(address: SocketAddr, inherited: Option<OwnedFd>) -> io::Result<Option<TcpListener>> {
     let Some(descriptor) = inherited else { return Ok(None) };
     let listener = std::net::TcpListener::from(descriptor);
-    if listener.local_addr().is_ok_and(|inherited| is_same(inherited, address)) {
+    let own = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+    let is_here = sockopt::netns_cookie(&listener)? == sockopt::netns_cookie(&own)?;
+    if is_here && listener.local_addr().is_ok_and(|inherited| is_same(inherited, address)) {
         return TcpListener::from_std(listener).map(Some);
     }
     Ok(None)

@@ -26,6 +26,10 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the node's agent.
     Run(RunArgs),
+    /// Install the CNI plugin on this node, once; `culvert run` does so by itself.
+    Install(RunArgs),
+    /// Remove the CNI plugin, its entry in the network configuration and its kubeconfig from this node.
+    Uninstall(RunArgs),
     /// Show the configuration that `culvert run` would have, each value with its source, or everything that is wrong with it.
     Config(ConfigArgs),
     /// Release every pod and remove all that capture has left on this node; no agent may be running.
@@ -52,7 +56,7 @@ pub(crate) struct Place {
     pub(crate) proc: PathBuf,
 }
 
-/// Options of `culvert run`: one flag for each setting.
+/// Options of `culvert run`, `install` and `uninstall`: one flag for each setting.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

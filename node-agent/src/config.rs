@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod flags;
 mod given;
+mod install;
 mod kinds;
 mod limits;
 mod node;
@@ -33,6 +34,7 @@ pub(crate) use self::data_path::Tls;
 pub(crate) use self::effective::Effective;
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::flags::Flags;
+pub(crate) use self::install::Install;
 pub(crate) use self::node::Node;
 pub(crate) use self::process::Process;
 pub(crate) use self::show::{ConfigArgs, show};
@@ -49,6 +51,7 @@ static SECTIONS: &[&Section] = &[
     &capture::SECTION,
     &data_path::SECTION,
     &limits::SECTION,
+    &install::SECTION,
     &process::SECTION,
 ];
 
@@ -77,6 +80,8 @@ pub(crate) struct Config {
     pub(crate) data_path: tunnel::Config,
     /// Which TLS is good enough.
     pub(crate) tls: Tls,
+    /// What is installed on the node.
+    pub(crate) install: Install,
     /// The process.
     pub(crate) process: Process,
     /// All of this as it may be shown.
@@ -92,27 +97,23 @@ impl Config {
         Self::gather(flags, std::env::vars_os())
     }
 
+    /// Reads no more than what is installed on the node.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration as far as it is read.
+    pub(crate) fn read_install(flags: &Flags) -> Result<Install, ConfigError> {
+        gather(flags, std::env::vars_os(), |reader| {
+            let (node, process) = (node::read(reader), process::read(reader));
+            install::read(reader, node.as_ref(), process.as_ref())
+        })
+    }
+
     /// Reads it with these environment variables.
     fn gather(
         flags: &Flags,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let (mut givens, mut problems) = (Givens::default(), Vec::new());
-        let environment = Environment::new(variables);
-        flags.enter(&mut givens, &mut problems);
-        environment.enter(&mut givens, &mut problems);
-        let file = flags.file.as_deref().or(environment.config_file().map(Path::new));
-        if let Some(path) = file {
-            file::enter(path, &mut givens, &mut problems);
-        }
-        enter_defaults(&mut givens, environment.is_in_cluster());
-        check_families(&givens, &mut problems);
-        let mut reader = Reader::new(&givens, problems);
-        let config = Self::assemble(&mut reader);
-        match (config, reader.finish()) {
-            (Some(config), problems) if problems.is_empty() => Ok(config),
-            (_, problems) => Err(ConfigError { problems }),
-        }
+        gather(flags, variables, Self::assemble)
     }
 
     fn assemble(reader: &mut Reader<'_>) -> Option<Self> {
@@ -121,6 +122,7 @@ impl Config {
         let control_plane = control_plane::read(reader, node.as_ref());
         let (capture, process) = (capture::read(reader), process::read(reader));
         let data_path = data_path::read(reader, node.as_ref());
+        let install = install::read(reader, node.as_ref(), process.as_ref());
         let ((mesh, control_plane), (data_path, tls)) = (control_plane?, data_path?);
         Some(Self {
             mesh,
@@ -129,9 +131,34 @@ impl Config {
             capture: capture?,
             data_path,
             tls,
+            install: install?,
             process: process?,
             effective: Effective::of(reader.givens()),
         })
+    }
+}
+
+/// Gathers what was said, by flags, these environment variables and the file, and reads what is made of it.
+fn gather<T>(
+    flags: &Flags,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    assemble: impl FnOnce(&mut Reader<'_>) -> Option<T>,
+) -> Result<T, ConfigError> {
+    let (mut givens, mut problems) = (Givens::default(), Vec::new());
+    let environment = Environment::new(variables);
+    flags.enter(&mut givens, &mut problems);
+    environment.enter(&mut givens, &mut problems);
+    let file = flags.file.as_deref().or(environment.config_file().map(Path::new));
+    if let Some(path) = file {
+        file::enter(path, &mut givens, &mut problems);
+    }
+    enter_defaults(&mut givens, environment.is_in_cluster());
+    check_families(&givens, &mut problems);
+    let mut reader = Reader::new(&givens, problems);
+    let config = assemble(&mut reader);
+    match (config, reader.finish()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(ConfigError { problems }),
     }
 }
 

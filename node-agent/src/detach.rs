@@ -12,14 +12,18 @@ use linux::netns::Netns;
 use redirect::OtherLayouts;
 use redirect::pins::Pins;
 
-use crate::cli::DetachArgs;
+use crate::cli::{DetachArgs, Place};
 use crate::enrollment::{Record, Records};
 use crate::lock::InstanceLock;
 
 /// Removes pins, routes and records.
 pub(crate) fn detach(args: &DetachArgs) -> anyhow::Result<()> {
-    let place = &args.place;
-    let _lock = InstanceLock::take(&place.run_dir)?;
+    let _lock = InstanceLock::take(&args.place.run_dir)?;
+    clear(&args.place)
+}
+
+/// The same for whoever holds the installation's lock.
+pub(crate) fn clear(place: &Place) -> anyhow::Result<()> {
     let pins = Pins::new(&place.bpffs);
     let mut failures: Vec<String> = Vec::new();
     let pods = captured(&place.run_dir, &mut failures);

@@ -15,6 +15,7 @@ mod detach;
 mod enrollment;
 mod feed;
 mod handover;
+mod install;
 mod kubelet;
 mod lock;
 mod logging;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         Command::Run(args) => {
             done(Config::read(&args.flags).map_err(Into::into).and_then(|config| run::run(&config)))
         }
+        Command::Install(args) => done(install::install(&args.flags)),
+        Command::Uninstall(args) => done(install::uninstall(&args.flags)),
         Command::Config(args) => done(config::show(&args)),
         Command::Detach(args) => done(detach::detach(&args)),
         Command::Verify(args) => verify::verify(&args),

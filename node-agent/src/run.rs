@@ -29,10 +29,11 @@ use crate::feed::Feed;
 use crate::handover::{
     ADMIN, ADMIN_PORTS, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS,
 };
+use crate::install::Installation;
 use crate::lock::InstanceLock;
 use crate::readiness::Readiness;
 use crate::tls;
-use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server, zds};
+use crate::{admin, admin_socket, cni_server, detach, kubelet, logging, metrics, unix_server, zds};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -95,8 +96,15 @@ async fn serve(
         NodeCapture::open_with(&bpffs, prepared.join().unwrap_or_default())
     });
     let feed = Feed::start(config, &readiness, &mut registry)?;
+    let mut installation =
+        Installation::prepare(&config.install, &config.node.name, None, &readiness, &mut registry);
     background.spawn(admin::serve_readiness(readiness_port, readiness));
 
+    match linux::sysctl::make_writable() {
+        Ok(true) => tracing::info!("/proc/sys was read-only and is writable now, in this container"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "/proc/sys stays read-only, so pods cannot be captured"),
+    }
     let node = Arc::new(opening.await??);
     redirect::egress::prepare(&node, capture.egress_guard)?;
     let search = kubelet_search(config);
@@ -156,15 +164,23 @@ async fn serve(
     tokio::spawn(enrollment::run(Arc::clone(&enroller), feed.pods.clone(), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
     let estate = hand_out(place, enroller, lock, ports, sockets)?;
+    installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
 
     tokio::select! {
         told = until_told(&quit) => {
             told?;
+            let is_last = installation.end().await;
             wind_down(&tunnel, process.termination_deadline, &quit).await?;
-            tracing::info!("agent ends; captured pods are refused until the next one starts");
+            if is_last {
+                detach::clear(place)?;
+                tracing::info!("agent ends, and so does capture on this node");
+            } else {
+                tracing::info!("agent ends; captured pods are refused until the next one starts");
+            }
         }
         () = estate.given() => {
+            installation.leave().await;
             background.shutdown().await;
             drain(&tunnel, process.drain_limit).await?;
         }

@@ -20,7 +20,7 @@ const DEBOUNCE_ROUNDS: u32 = 10;
 /// How often the file is read without an event.
 const POLL: Duration = Duration::from_secs(10);
 
-/// What happens around a file.
+/// What happens around a file, or in directories.
 pub struct Events {
     happened: mpsc::Receiver<()>,
     /// Keeps the other end of `happened`; none where nothing can be watched.
@@ -30,25 +30,32 @@ pub struct Events {
 impl Events {
     /// Begins to watch the directory of a file. What is read after this cannot change unseen.
     pub fn around(path: &Path) -> Self {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => Self::in_each(&[parent]),
+            _ => Self::in_each(&["."]),
+        }
+    }
+
+    /// Begins to watch directories, not those below them; one that cannot be watched is looked at from time to time.
+    pub fn in_each(directories: &[impl AsRef<Path>]) -> Self {
         // One event waiting says all that a thousand would.
         let (tell, happened) = mpsc::channel(1);
-        let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading the file is an event as well, which must not lead to reading it again.
             if event.map_or(true, |event| !event.kind.is_access()) {
                 let _ = tell.try_send(());
             }
-        })
-        .and_then(|mut watcher| watcher.watch(directory, RecursiveMode::NonRecursive).map(|()| watcher));
-        let watcher = watched
-            .inspect_err(|error| {
-                let path = path.display();
-                warn!(%path, %error, "the directory cannot be watched; the file is looked at every {POLL:?}");
-            })
-            .ok();
+        });
+        let mut watcher =
+            made.inspect_err(|error| warn!(%error, "directories are looked at every {POLL:?}")).ok();
+        for directory in directories.iter().map(AsRef::as_ref) {
+            if let Some(Err(error)) =
+                watcher.as_mut().map(|watcher| watcher.watch(directory, RecursiveMode::NonRecursive))
+            {
+                let path = directory.display();
+                warn!(%path, %error, "the directory cannot be watched; it is looked at every {POLL:?}");
+            }
+        }
         Self { happened, watcher }
     }
 
@@ -70,5 +77,23 @@ impl Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("is_watched", &self.watcher.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_happens_in_any_of_the_directories_is_told() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let paths = [dirs[0].path().to_owned(), dirs[0].path().join("missing"), dirs[1].path().to_owned()];
+        let mut events = Events::in_each(&paths);
+        for dir in &dirs {
+            std::fs::write(dir.path().join("file"), "x").unwrap();
+            // Sooner than without an event.
+            timeout(POLL / 2, events.next()).await.unwrap();
+        }
+        assert!(timeout(Duration::from_millis(500), events.next()).await.is_err(), "nothing has happened");
     }
 }

@@ -145,6 +145,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Node> {
 }
 
 impl Node {
+    /// The namespace of the agent's pod; empty if it is not known.
+    pub(super) fn pod_namespace(&self) -> &str {
+        &self.pod_namespace
+    }
+
     /// What the control plane is told of us, or none and a note of what it would need to know.
     pub(super) fn introduce(&self, reader: &mut Reader<'_>) -> Option<xds::Node> {
         let needed = [

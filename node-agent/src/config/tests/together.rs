@@ -124,3 +124,26 @@ fn what_was_written_reaches_whom_it_concerns() {
         ("debug", crate::logging::LogFormat::Json)
     );
 }
+
+#[test]
+fn a_configuration_of_our_own_is_one_way_or_the_other() {
+    let dir = "--cni-conf-dir=/host/net.d";
+    let told = problems(&[dir, "--own-cni-config", "--chained-cni-plugin=false"], &[]);
+    assert!(told.len() == 1 && told[0].contains("--own-cni-config=true"), "{told:#?}");
+    let told = problems(&[dir, "--own-cni-config", "--cni-conf-name=02-culvert.conflist"], &[]);
+    assert!(told.len() == 1 && told[0].contains("a copy of itself"), "{told:#?}");
+    assert!(good(&[], &[]).install.plan.is_none(), "nothing is installed unless it is said where");
+    let variables = [
+        ("CNI_NET_DIR", "/var/lib/net.d"),
+        ("DAEMONSET_NAME", "ztunnel"),
+        ("POD_NAMESPACE", "istio-system"),
+        ("CULVERT_RUN_DIR", "/run/other"),
+        ("EXCLUDE_NAMESPACES", "kube-system,infra"),
+    ];
+    let install = good(&[dir, "--cni-conf-name=10-x.conf"], &variables).install;
+    let entry = install.plan.unwrap().entry.to_json();
+    let expected = r#"{"type":"culvert-cni","socket":"/run/other/cni.sock","excludeNamespaces":["kube-system","infra"],"#;
+    assert!(entry.starts_with(expected), "{entry}");
+    assert!(entry.contains(r#""kubeconfig":"/var/lib/net.d/culvert-kubeconfig""#), "{entry}");
+    assert!(entry.contains(r#""agentPod":{"namespace":"istio-system","namePrefix":"ztunnel-"}"#), "{entry}");
+}

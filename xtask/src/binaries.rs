@@ -43,7 +43,12 @@ impl Binaries {
 
     fn with_agent(profile: &str) -> Result<Self> {
         build_ebpf::ensure()?;
-        shell::run(shell::cargo().args(["build", "--profile", profile]).args(AGENT))?;
+        let mut agent = shell::cargo();
+        agent.args(["build", "--profile", profile]).args(AGENT);
+        if profile == SHIPPED {
+            tell_revision(&mut agent)?;
+        }
+        shell::run(&mut agent)?;
         let mut around = shell::cargo();
         around.args(["build", "--release", "-p", "culvert-harness", "--bin", "pod-app"]);
         shell::run(around.args(["-p", "culvert-control-plane", "--bin", "control-plane"]))?;
@@ -70,6 +75,17 @@ impl Binaries {
             ("CONTROL_PLANE_BIN", &self.control_plane),
         ]
     }
+}
+
+/// Has the agent know what it is built from, which its dump shows. Only what is shipped needs to: whatever else is built would
+/// be built anew for every commit.
+pub(crate) fn tell_revision(cargo: &mut Command) -> Result<()> {
+    let git = |words: &[&str]| shell::output(Command::new("git").args(words).current_dir(shell::root()));
+    // Outside of a checkout, as in a package's sources, it is not known.
+    let Ok(revision) = git(&["rev-parse", "HEAD"]) else { return Ok(()) };
+    let status = if git(&["status", "--porcelain"])?.trim().is_empty() { "Clean" } else { "Modified" };
+    cargo.env("CULVERT_GIT_REVISION", revision.trim()).env("CULVERT_BUILD_STATUS", status);
+    Ok(())
 }
 
 /// The plugin is linked statically: it runs on the host, whose C library is not ours to know.

@@ -2,6 +2,7 @@
 //!
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
+mod cri;
 mod dependencies;
 mod interop;
 mod kernels;
@@ -17,6 +18,8 @@ use crate::{build_ebpf, setup, shell};
 const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
 /// Those that need Envoy besides.
 const INTEROP: [&str; 1] = ["tests/interop"];
+/// Those that need container runtimes besides.
+const CRI: [&str; 1] = ["tests/cri"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -35,6 +38,8 @@ enum Suite {
     Netns,
     /// Real agents against a real Envoy; as root.
     Interop,
+    /// Real agents and the plugin under containerd and podman; as root.
+    Cri,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,
 }
@@ -50,6 +55,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Interop) {
         interop::run(filter)?;
+    }
+    if wanted(Suite::Cri) {
+        cri::run(filter)?;
     }
     match (wanted(Suite::Kernels), filter) {
         (true, None) => kernels::run()?,
@@ -68,7 +76,7 @@ fn unit(filter: Option<&str>) -> Result<()> {
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP].concat(), filter)?;
+    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP, &CRI].concat(), filter)?;
     shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
 }
 

@@ -1,0 +1,33 @@
+//! `test cri`: real agents and the plugin under Debian's containerd, runc and podman.
+
+use std::path::Path;
+
+use anyhow::Result;
+use harness::run::find_tool;
+
+use crate::binaries::Binaries;
+use crate::built::Built;
+use crate::setup::{self, Need};
+
+/// The runtimes, and what they call.
+const RUNTIMES: [Need; 4] = [
+    Need {
+        package: "containerd",
+        present: || find_tool("containerd").is_some() && find_tool("ctr").is_some(),
+    },
+    Need { package: "runc", present: || find_tool("runc").is_some() },
+    Need { package: "podman", present: || find_tool("podman").is_some() },
+    Need { package: "conmon", present: || Path::new("/usr/bin/conmon").exists() },
+];
+
+pub(super) fn run(filter: Option<&str>) -> Result<()> {
+    println!("\n== cri: real agents and the plugin under containerd and podman");
+    setup::require_root()?;
+    setup::ensure(&setup::RUNTIME)?;
+    // portmap calls it.
+    setup::ensure(&setup::NETFILTER)?;
+    setup::ensure(&RUNTIMES)?;
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
+    built.run_those_of(&super::CRI, filter, &binaries.environment())
+}

@@ -1,12 +1,12 @@
 //! From exec to ready with a mesh file, empty and full, and what the agent weighs then.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::mesh_file::{Service, Workload};
+use harness::mesh_file::{self, Service, Workload};
 use harness::{MeshFile, Node, Run, Wire};
 
 use super::agent::{self, Cpus, On, Started};
@@ -32,11 +32,14 @@ pub(super) fn measure(
     println!("\nThe agent with a mesh file, {rounds} starts each");
     let wire = Wire::new(run)?;
     let node = wire.add_node("start")?;
-    for (size, ready, rss) in
-        [(Size { workloads: 0, services: 0 }, EMPTY_READY, None), (size, FULL_READY, Some(FULL_RSS))]
-    {
-        let path = write(run, &node, size)?;
-        let what = format!("{} workloads", size.workloads);
+    let nothing = Size { workloads: 0, services: 0 };
+    for (size, form, ready, rss) in [
+        (nothing, Form::Yaml, EMPTY_READY, None),
+        (size, Form::Yaml, FULL_READY, Some(FULL_RSS)),
+        (size, Form::Json, FULL_READY, Some(FULL_RSS)),
+    ] {
+        let path = write(run, &node, size, form)?;
+        let what = format!("{} workloads in {}", size.workloads, form.name());
         let mut times = Vec::new();
         for _ in 0..rounds {
             let Started { mut agent, took, .. } = agent::start(On::All(cpus), &node, &path, &[])?;
@@ -58,7 +61,25 @@ pub(super) fn measure(
     Ok(())
 }
 
-fn write(run: &Run, node: &Node, size: Size) -> Result<PathBuf> {
+/// How the file is written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// As people write it.
+    Yaml,
+    /// As dumps are.
+    Json,
+}
+
+impl Form {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Yaml => "YAML",
+            Self::Json => "JSON",
+        }
+    }
+}
+
+fn write(run: &Run, node: &Node, size: Size, form: Form) -> Result<PathBuf> {
     let mut mesh = MeshFile::with_ca(&run.dir().join("ca"));
     let address = |base: u32, n: u32| IpAddr::from(Ipv4Addr::from(base + n));
     mesh.services = (0..size.services)
@@ -72,7 +93,10 @@ fn write(run: &Run, node: &Node, size: Size) -> Result<PathBuf> {
         let pod = Workload::hbone(&format!("pod-{n}"), &namespace, node, &[address(0x0a80_0000, n)]);
         mesh.workloads.push(Workload { node: format!("node-{}", n / 100), ..pod }.serving(service));
     }
-    let path = run.dir().join(format!("start-{}.yaml", size.workloads));
-    mesh.write(Path::new(&path))?;
+    let path = run.dir().join(format!("start-{}.{}", size.workloads, form.name()));
+    match form {
+        Form::Yaml => mesh.write(&path)?,
+        Form::Json => mesh_file::replace(&path, &serde_json::to_string(&mesh)?)?,
+    }
     Ok(path)
 }

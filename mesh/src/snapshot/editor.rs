@@ -34,7 +34,7 @@ impl SnapshotEditor {
         let next = &mut self.next;
         if workload.network_mode == NetworkMode::Standard {
             for address in workload.network_addresses() {
-                next.by_address.insert(ByAddress { address, is_public: true, of: Arc::clone(&workload) });
+                next.by_address.insert(ByAddress::new(address, true, Arc::clone(&workload)));
             }
         }
         next.by_pod.insert(ByPod(Arc::clone(&workload)));
@@ -66,9 +66,8 @@ impl SnapshotEditor {
         let workload = &workload;
         if workload.network_mode == NetworkMode::Standard {
             for address in workload.network_addresses() {
-                let same = |entry: &ByAddress<Workload>| {
-                    Arc::ptr_eq(&entry.of, workload) && entry.address == address
-                };
+                let same =
+                    |entry: &ByAddress<Workload>| Arc::ptr_eq(&entry.of, workload) && entry.is_at(&address);
                 next.by_address.remove(place(&address), same);
             }
         }
@@ -100,7 +99,7 @@ impl SnapshotEditor {
         next.by_hostname.insert(ByHostname(Arc::clone(&service)));
         let is_public = service.is_public();
         for vip in &service.vips {
-            next.by_vip.insert(ByAddress { address: vip.clone(), is_public, of: Arc::clone(&service) });
+            next.by_vip.insert(ByAddress::new(vip.clone(), is_public, Arc::clone(&service)));
         }
         next.cidr_vips.insert(&service);
         next.services.insert(ByName(service));
@@ -115,7 +114,7 @@ impl SnapshotEditor {
         let service = &service;
         next.by_hostname.remove(Folded(&service.hostname), |entry| Arc::ptr_eq(&entry.0, service));
         for vip in &service.vips {
-            let same = |entry: &ByAddress<Service>| Arc::ptr_eq(&entry.of, service) && entry.address == *vip;
+            let same = |entry: &ByAddress<Service>| Arc::ptr_eq(&entry.of, service) && entry.is_at(vip);
             next.by_vip.remove(place(vip), same);
         }
         next.cidr_vips.remove(service);

@@ -30,25 +30,32 @@ pub(super) struct ByHostname<T>(pub(super) Arc<T>);
 pub(super) struct ByName(pub(super) Arc<Service>);
 
 /// A resource by one of its addresses. The address is stored, and whether everybody may find the resource, so that a look-up
-/// need not go to it.
+/// need not go to it. The fields of the address are the entry's own, for there is no room between them otherwise.
 pub(super) struct ByAddress<T> {
-    pub(super) address: NetworkAddress,
-    pub(super) is_public: bool,
+    network: Arc<str>,
+    address: IpAddr,
+    is_public: bool,
     pub(super) of: Arc<T>,
 }
 
 /// A service by a range of virtual addresses. Whether everybody may find it is stored here too.
 #[derive(Clone)]
 pub(super) struct ByRange {
-    pub(super) range: NetworkCidr,
-    pub(super) is_public: bool,
+    network: Arc<str>,
+    cidr: IpNet,
+    is_public: bool,
     pub(super) of: Arc<Service>,
 }
 
 impl<T> ByAddress<T> {
+    pub(super) fn new(address: NetworkAddress, is_public: bool, of: Arc<T>) -> Self {
+        let NetworkAddress { network, address } = address;
+        Self { network, address, is_public, of }
+    }
+
     /// Whether it is of this address.
     pub(super) fn is_at(&self, address: &NetworkAddress) -> bool {
-        self.address.address == address.address && self.address.network == address.network
+        self.address == address.address && self.network == address.network
     }
 }
 
@@ -60,6 +67,16 @@ impl ByAddress<Service> {
 }
 
 impl ByRange {
+    pub(super) fn new(range: NetworkCidr, is_public: bool, of: Arc<Service>) -> Self {
+        let NetworkCidr { network, cidr } = range;
+        Self { network, cidr, is_public, of }
+    }
+
+    /// Whether it is this range of this network.
+    pub(super) fn is_of(&self, network: &str, cidr: IpNet) -> bool {
+        self.cidr == cidr && *self.network == *network
+    }
+
     /// Whether clients of this namespace see it.
     pub(super) fn is_visible_to(&self, namespace: &str) -> bool {
         self.is_public || self.of.visible_to(namespace)
@@ -74,7 +91,12 @@ impl<T> Clone for ByHostname<T> {
 
 impl<T> Clone for ByAddress<T> {
     fn clone(&self) -> Self {
-        Self { address: self.address.clone(), is_public: self.is_public, of: Arc::clone(&self.of) }
+        Self {
+            network: Arc::clone(&self.network),
+            address: self.address,
+            is_public: self.is_public,
+            of: Arc::clone(&self.of),
+        }
     }
 }
 
@@ -186,18 +208,30 @@ impl Entry for ByName {
 
 impl<T> Entry for ByAddress<T> {
     fn key(&self) -> impl Hash {
-        place(&self.address)
+        Place { network: &self.network, address: self.address }
     }
 }
 
 impl Entry for ByRange {
     fn key(&self) -> impl Hash {
-        extent(&self.range.network, self.range.cidr)
+        extent(&self.network, self.cidr)
     }
 }
 
 impl Entry for Members {
     fn key(&self) -> impl Hash {
         name(&self.service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There are hundreds of thousands of them, and each change copies a hundred.
+    #[test]
+    fn entries_are_small() {
+        assert_eq!(size_of::<ByAddress<Workload>>(), 48);
+        assert_eq!(size_of::<ByRange>(), 48);
     }
 }

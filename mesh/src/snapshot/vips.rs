@@ -37,9 +37,8 @@ impl CidrVips {
         let mut best: Option<(u8, &Arc<Service>)> = None;
         for length in lengths.keys().rev() {
             let Ok(cidr) = IpNet::new(address.address, *length).map(|cidr| cidr.trunc()) else { continue };
-            let claims = self.ranges.matching(extent(&address.network, cidr), |entry| {
-                entry.range.cidr == cidr && entry.range.network == address.network
-            });
+            let network = &*address.network;
+            let claims = self.ranges.matching(extent(network, cidr), |entry| entry.is_of(network, cidr));
             for ByRange { of, .. } in claims.filter(|entry| entry.is_visible_to(client_namespace)) {
                 let better = best.is_none_or(|(of_length, other)| {
                     let rank = |length: u8, service: &Service| {
@@ -63,14 +62,14 @@ impl CidrVips {
         for range in &service.cidr_vips {
             *self.lengths(&range.cidr).entry(range.cidr.prefix_len()).or_default() += 1;
             let (range, is_public) = (range.clone(), service.is_public());
-            self.ranges.insert(ByRange { range, is_public, of: Arc::clone(service) });
+            self.ranges.insert(ByRange::new(range, is_public, Arc::clone(service)));
         }
     }
 
     pub(super) fn remove(&mut self, service: &Arc<Service>) {
         for range in &service.cidr_vips {
             let removed = self.ranges.remove(extent(&range.network, range.cidr), |entry| {
-                entry.range == *range && Arc::ptr_eq(&entry.of, service)
+                entry.is_of(&range.network, range.cidr) && Arc::ptr_eq(&entry.of, service)
             });
             let (lengths, length) = (self.lengths(&range.cidr), range.cidr.prefix_len());
             if removed.is_some()

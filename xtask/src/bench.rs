@@ -36,6 +36,8 @@ enum What {
     Capture,
     /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load; as root.
     Control,
+    /// What enrolment costs: the time that the plugin adds to a pod's start; as root.
+    Enrol,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build_ebpf::ensure()?;
     let binaries = match args.what {
         What::Capture => None,
-        What::Control => {
+        What::Control | What::Enrol => {
             setup::ensure(&setup::RUNTIME)?;
             Some(Binaries::shipped()?)
         }
@@ -54,6 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bench.arg(match args.what {
         What::Capture => "capture",
         What::Control => "control",
+        What::Enrol => "enrol",
     });
     bench.envs(binaries.iter().flat_map(Binaries::environment));
     for (flag, set) in [("--check", args.check), ("--short", args.short)] {

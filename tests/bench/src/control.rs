@@ -5,7 +5,6 @@
 //! is what it says. Each figure stands beside its target; a target that is missed is said, and with `--check` is a failure.
 
 mod agent;
-mod figures;
 mod load;
 mod plane;
 mod process;
@@ -16,8 +15,8 @@ use anyhow::{Result, ensure};
 use harness::Run;
 
 use self::agent::Cpus;
-use self::figures::Figures;
 use self::plane::Size;
+use crate::figures::{self, Figures};
 
 pub(crate) use self::store::{StoreArgs, run_store};
 

@@ -9,6 +9,8 @@
 mod capture;
 mod control;
 mod cpu;
+mod enrol;
+mod figures;
 mod load;
 mod stats;
 
@@ -23,6 +25,8 @@ enum Bench {
     Capture(capture::Args),
     /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load.
     Control(control::Args),
+    /// What enrolment costs: the time that the plugin adds to a pod's start.
+    Enrol(enrol::Args),
     /// One figure of `control`, in a process of its own.
     #[command(hide = true)]
     Store(control::StoreArgs),
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Capture(args) => capture::run(&args),
         Bench::Control(args) => control::run(&args),
+        Bench::Enrol(args) => enrol::run(&args),
         Bench::Store(args) => control::run_store(&args),
     };
     match outcome {

@@ -12,9 +12,9 @@ use harness::mesh_file::{Enroll, Workload};
 use harness::{App, ControlPlane, Http, MeshFile, Pod, Run, Wire};
 
 use super::agent::{self, Cpus, On, Started};
-use super::figures::Figures;
 use super::load::Load;
 use super::process::Process;
+use crate::figures::Figures;
 
 /// How large a mesh is.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,8 @@ use harness::mesh_file::{self, Service, Workload};
 use harness::{MeshFile, Node, Run, Wire};
 
 use super::agent::{self, Cpus, On, Started};
-use super::figures::Figures;
 use super::plane::Size;
+use crate::figures::Figures;
 use crate::stats::Spread;
 
 /// Most milliseconds from exec to ready: with an empty file, with a full one.

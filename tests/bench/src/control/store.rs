@@ -10,9 +10,9 @@ use harness::command;
 use mesh::workload::Protocol;
 use mesh::{NamespacedHostname, NetworkAddress, NetworkCidr, Service, Store, Workload};
 
-use super::figures::Figures;
 use super::plane::Size;
 use super::process::Process;
+use crate::figures::Figures;
 
 /// Most nanoseconds of a look-up.
 const LOOK_UP: f64 = 100.0;

@@ -2,13 +2,13 @@
 
 /// What was measured, in the order in which it was printed.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     missed: Vec<String>,
 }
 
 impl Figures {
     /// Prints a figure that must not be above its target.
-    pub(super) fn at_most(&mut self, what: &str, value: f64, target: f64, unit: &str) {
+    pub(crate) fn at_most(&mut self, what: &str, value: f64, target: f64, unit: &str) {
         let is_missed = value > target;
         let note = if is_missed { "  <- misses its target" } else { "" };
         println!("  {what:52} {value:9.2} {unit:5} target {target} {unit}{note}");
@@ -18,18 +18,18 @@ impl Figures {
     }
 
     /// Prints a figure that nothing is demanded of.
-    pub(super) fn note(&mut self, what: &str, value: f64, unit: &str) {
+    pub(crate) fn note(&mut self, what: &str, value: f64, unit: &str) {
         println!("  {what:52} {value:9.2} {unit}");
     }
 
     /// Every target that was missed.
-    pub(super) fn missed(&self) -> &[String] {
+    pub(crate) fn missed(&self) -> &[String] {
         &self.missed
     }
 }
 
 /// What this runs on.
-pub(super) fn machine() {
+pub(crate) fn machine() {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown");

@@ -23,7 +23,7 @@ pub enum Code {
     TryAgainLater,
     /// 100: the pod's network namespace is not there.
     NetnsGone,
-    /// 101: the agent answered with something else than a response.
+    /// 103: the agent answered with something else than a response. 101 and 102 are the agent's own.
     AgentGarbled,
     /// A code that the agent chose.
     Agent(u32),
@@ -40,7 +40,7 @@ impl Code {
             Self::InvalidConfig => 7,
             Self::TryAgainLater => 11,
             Self::NetnsGone => 100,
-            Self::AgentGarbled => 101,
+            Self::AgentGarbled => 103,
             Self::Agent(number) => number,
         }
     }

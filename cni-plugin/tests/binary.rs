@@ -116,7 +116,7 @@ fn garbage_and_wrong_outcomes_hold_the_pod_back() {
         let agent = StandIn::new();
         let served = agent.once(answering(bytes.to_vec()));
         let error = spec_error(&plugin("ADD", &agent.path()));
-        assert_eq!(error["code"], 101, "{error}");
+        assert_eq!(error["code"], 103, "{error}");
         served.join().unwrap();
     }
 }

@@ -13,8 +13,14 @@
 pub static MALLOC_CONF: &[u8; 106] =
     b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
 
+/// The same for an allocator that is Rust's alone, which looks for it under this name.
+// SAFETY: as above.
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static RUST_MALLOC_CONF: &[u8; 106] = MALLOC_CONF;
+
 /// The options, as text. Asking for them links them into the program.
 pub fn options() -> &'static str {
-    let text = MALLOC_CONF.strip_suffix(b"\0").unwrap_or_default();
-    std::str::from_utf8(text).unwrap_or_default()
+    // Which of the two the allocator looks at depends on how it was built, so none may be left out.
+    let [text, _] = std::hint::black_box([MALLOC_CONF, RUST_MALLOC_CONF]);
+    std::str::from_utf8(text.strip_suffix(b"\0").unwrap_or_default()).unwrap_or_default()
 }

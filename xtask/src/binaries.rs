@@ -89,7 +89,7 @@ pub(crate) fn tell_revision(cargo: &mut Command) -> Result<()> {
 }
 
 /// The plugin is linked statically: it runs on the host, whose C library is not ours to know.
-fn plugin(target: &Path) -> Result<PathBuf> {
+pub(crate) fn plugin(target: &Path) -> Result<PathBuf> {
     let triple = host_triple()?;
     let mut cargo = shell::cargo();
     cargo

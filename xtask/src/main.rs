@@ -12,6 +12,7 @@ mod build_ebpf;
 mod built;
 mod demo;
 mod fuzz;
+mod image;
 mod setup;
 mod shell;
 mod test;
@@ -31,6 +32,8 @@ enum Task {
     Demo(demo::Args),
     /// Feed the places that read bytes of strangers with inputs made up by libFuzzer.
     Fuzz(fuzz::Args),
+    /// Make a container image of agent and plugin, without a container engine.
+    Image(image::Args),
     /// Run the tests: all of them, or one suite.
     Test(test::Args),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Image(args) => image::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match outcome {

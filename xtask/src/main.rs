@@ -16,6 +16,7 @@ mod image;
 mod setup;
 mod shell;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 
 mod cri;
 mod dependencies;
+mod deploy;
 mod interop;
 mod kernels;
 mod plugin;
@@ -40,6 +41,8 @@ enum Suite {
     Interop,
     /// Real agents and the plugin under containerd and podman; as root.
     Cri,
+    /// The Helm chart for every platform, against the schemas of Kubernetes.
+    Deploy,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,
 }
@@ -58,6 +61,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Cri) {
         cri::run(filter)?;
+    }
+    match (wanted(Suite::Deploy), filter) {
+        (true, None) => deploy::run()?,
+        (true, Some(_)) if args.suite.is_some() => bail!("the deploy suite runs as a whole: no --filter"),
+        _ => {}
     }
     match (wanted(Suite::Kernels), filter) {
         (true, None) => kernels::run()?,

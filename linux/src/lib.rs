@@ -17,6 +17,7 @@ pub mod mounts;
 #[cfg(feature = "netlink")]
 pub mod netlink;
 pub mod netns;
+pub mod pods;
 pub mod privilege;
 pub mod process;
 pub mod signals;

@@ -8,19 +8,22 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cni::protocol::{Command, MAX_MESSAGE, Outcome, PodName, Request, Response};
 use linux::fdpass::Connection;
 use linux::netns::Netns;
 use tokio::runtime::Handle;
 
-use crate::enrollment::{EnrollError, Enroller, Location, PodKey};
+use crate::enrollment::{EnrollError, Enroller, Location, PodKey, Want};
 use crate::unix_server::{self, Purpose, Server};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "cni.sock";
 /// Requests being answered at once; further ones wait in the kernel's queue.
 const MAX_REQUESTS: u32 = 64;
+/// How long a pod is waited for of which Kubernetes has not told yet. Watches are behind by milliseconds.
+const DECISION: Duration = Duration::from_secs(2);
 
 /// Codes of the CNI specification and, from 100 on, our own.
 mod code {
@@ -28,6 +31,8 @@ mod code {
     pub(super) const DECODE: u32 = 6;
     /// Invalid environment variables.
     pub(super) const ENVIRONMENT: u32 = 4;
+    /// Nothing is wrong with the pod; the runtime should call again later.
+    pub(super) const TRY_AGAIN: u32 = 11;
     /// The agent could not capture the pod.
     pub(super) const NOT_CAPTURED: u32 = 101;
     /// CHECK found that capture is not whole.
@@ -91,7 +96,7 @@ fn check(enroller: &Arc<Enroller>, runtime: &Handle, pod: &PodKey) -> Response {
     match runtime.block_on(enroller.inspect(pod)) {
         Some(Ok(())) => Response::done(Outcome::Intact),
         Some(Err(error)) => failed(code::NOT_INTACT, pod, &error),
-        None if enroller.wants(pod).is_none() => Response::done(Outcome::NotAmbient),
+        None if enroller.want(pod) == Want::No => Response::done(Outcome::NotAmbient),
         None => Response::failed(
             code::NOT_INTACT,
             format!("pod {pod} is to be in the mesh but is not enrolled; see the agent's log"),
@@ -115,8 +120,11 @@ fn add(
     request: Request,
     netns: PassedNetns,
 ) -> Response {
-    let Some(entry) = enroller.wants(pod) else {
-        return Response::done(Outcome::NotAmbient);
+    let uid = request.pod.as_ref().and_then(|pod| pod.uid.as_deref());
+    let wanted = match runtime.block_on(enroller.decide(pod, uid, DECISION)) {
+        Want::Yes(wanted) => wanted,
+        Want::No => return Response::done(Outcome::NotAmbient),
+        Want::Unknown => return undecided(pod),
     };
     let netns = match netns {
         Some(Ok(netns)) => netns,
@@ -129,10 +137,24 @@ fn add(
     let path = seen_path(&netns, request.netns);
     let Request { container_id, network, ips, .. } = request;
     let location = Location { netns, path, container_id: Some(container_id), network, ips };
-    match runtime.block_on(enroller.enrol(pod, &entry, location)) {
+    match runtime.block_on(enroller.enrol(pod, &wanted, location)) {
         Ok(()) => Response::done(Outcome::Enrolled),
         Err(error) => failed(code::NOT_CAPTURED, pod, &error),
     }
+}
+
+/// Nobody has said whether the pod is in the mesh; it may be.
+fn undecided(pod: &PodKey) -> Response {
+    tracing::warn!(%pod, limit = ?DECISION, "the Kubernetes API has not told of a pod that is being started");
+    Response::failed(
+        code::TRY_AGAIN,
+        format!(
+            "pod {pod} is held back: the culvert agent of this node has not heard of it from the Kubernetes API within \
+             {DECISION:?}; it is tried again by itself. If that goes on, see the agent's log and its permission to watch pods and \
+             namespaces"
+        ),
+        "whether the pod is in the mesh is not known, and nothing of it may leave in plaintext",
+    )
 }
 
 /// The path by which this agent finds the namespace again; empty where it does not see what the plugin sees.

@@ -16,6 +16,7 @@ mod flags;
 mod given;
 mod install;
 mod kinds;
+mod kubernetes;
 mod limits;
 mod node;
 mod process;
@@ -35,6 +36,7 @@ pub(crate) use self::effective::Effective;
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::flags::Flags;
 pub(crate) use self::install::Install;
+pub(crate) use self::kubernetes::{Kubernetes, Membership};
 pub(crate) use self::node::Node;
 pub(crate) use self::process::Process;
 pub(crate) use self::show::{ConfigArgs, show};
@@ -48,6 +50,7 @@ use self::setting::{Family, Known, Section};
 static SECTIONS: &[&Section] = &[
     &control_plane::SECTION,
     &node::SECTION,
+    &kubernetes::SECTION,
     &capture::SECTION,
     &data_path::SECTION,
     &limits::SECTION,
@@ -74,6 +77,10 @@ pub(crate) struct Config {
     pub(crate) control_plane: ControlPlane,
     /// Who this node and its agent are.
     pub(crate) node: Node,
+    /// The API of Kubernetes, if it is asked.
+    pub(crate) kubernetes: Option<Kubernetes>,
+    /// Which of its pods are in the mesh.
+    pub(crate) membership: Membership,
     /// What is captured.
     pub(crate) capture: Capture,
     /// The data path.
@@ -123,15 +130,19 @@ impl Config {
         let (capture, process) = (capture::read(reader), process::read(reader));
         let data_path = data_path::read(reader, node.as_ref());
         let install = install::read(reader, node.as_ref(), process.as_ref());
+        let (kubernetes, selectors) = kubernetes::read(reader, node.as_ref())?;
+        let install = install?;
         let ((mesh, control_plane), (data_path, tls)) = (control_plane?, data_path?);
         Some(Self {
             mesh,
             control_plane,
             node: node?,
+            kubernetes,
+            membership: Membership { selectors, excluded: install.excluded_namespaces.clone() },
             capture: capture?,
             data_path,
             tls,
-            install: install?,
+            install,
             process: process?,
             effective: Effective::of(reader.givens()),
         })

@@ -31,6 +31,7 @@ use crate::handover::{
 };
 use crate::install::Installation;
 use crate::lock::InstanceLock;
+use crate::membership::Membership;
 use crate::readiness::Readiness;
 use crate::tls;
 use crate::{admin, admin_socket, cni_server, detach, kubelet, logging, metrics, unix_server, zds};
@@ -98,7 +99,7 @@ async fn serve(
     let feed = Feed::start(config, &readiness, &mut registry)?;
     let mut installation =
         Installation::prepare(&config.install, &config.node.name, None, &readiness, &mut registry);
-    background.spawn(admin::serve_readiness(readiness_port, readiness));
+    background.spawn(admin::serve_readiness(readiness_port, readiness.clone()));
 
     match linux::sysctl::make_writable() {
         Ok(true) => tracing::info!("/proc/sys was read-only and is writable now, in this container"),
@@ -122,6 +123,7 @@ async fn serve(
     if !inherited.is_empty() {
         feed.told(TOLD).await.context("the pods stay with the agent before this one")?;
     }
+    let membership = Membership::start(config, feed.pods.clone(), &readiness, &mut registry).await?;
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
         node: Arc::clone(&node),
@@ -133,6 +135,8 @@ async fn serve(
         metrics: EnrollmentMetrics::register(&mut registry),
         defaults: PodDefaults { dns: capture.dns, guard: capture.egress_guard },
         inherited,
+        wishes: membership.wishes(),
+        annotator: membership.annotator(),
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     background.spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
@@ -145,7 +149,7 @@ async fn serve(
     let admin = shown(config, &feed, agent, logging.levels.clone(), Arc::clone(&quit))?;
     background.spawn(admin::serve(admin_ports.into_iter().map(|(_, port)| port).collect(), admin));
 
-    let taken = enrollment::inherit(&enroller, &feed.pods).await;
+    let taken = enrollment::inherit(&enroller).await;
     let sockets = [CNI, ADMIN, HANDOVER].map(|name| claim.socket(name));
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
@@ -161,7 +165,8 @@ async fn serve(
             Ok(())
         });
     }
-    tokio::spawn(enrollment::run(Arc::clone(&enroller), feed.pods.clone(), pods_pending));
+    background.spawn(membership.keep_list());
+    tokio::spawn(enrollment::run(Arc::clone(&enroller), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
     let estate = hand_out(place, enroller, lock, ports, sockets)?;
     installation.start();

@@ -134,7 +134,6 @@ pub(crate) struct Install {
     /// What is to be on the node; none if nothing is.
     pub(crate) plan: Option<Plan>,
     /// Namespaces whose pods are never in the mesh.
-    #[allow(dead_code, reason = "the plugin alone is told so far")]
     pub(crate) excluded_namespaces: Vec<String>,
 }
 

@@ -1,6 +1,7 @@
 //! Why a pod is not enrolled.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use linux::container::ContainerError;
 use linux::netns::NetnsError;
@@ -37,6 +38,33 @@ pub(crate) enum EnrollError {
     /// The container is not there.
     #[error(transparent)]
     Container(#[from] ContainerError),
+    /// The process table.
+    #[error(
+        "the processes of the node cannot be looked through at {path}: {source}; is the host's /proc mounted there?"
+    )]
+    Processes {
+        /// Where it is looked for.
+        path: PathBuf,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// The namespace's addresses cannot be listed.
+    #[error("the addresses of a network namespace: {0}")]
+    Addresses(linux::netlink::NetlinkError),
+    /// None of the pod's processes is where its addresses are.
+    #[error(
+        "no process of the pod (UID {uid}) is in a network namespace with one of its addresses {ips:?}; its processes are in \
+         {namespaces} namespaces. It is tried again; if it is running, see that the agent sees the host's processes (--proc) and their \
+         cgroups, or restart the pod"
+    )]
+    NotHere {
+        /// Of the pod.
+        uid: String,
+        /// In which it has processes.
+        namespaces: usize,
+        /// That the API says it has.
+        ips: Vec<IpAddr>,
+    },
     /// Capture failed.
     #[error(transparent)]
     Capture(#[from] CaptureError),

@@ -55,6 +55,9 @@ impl Frozen {
             self.enroller.unlock(&pod, enrolled);
         }
         self.enroller.lock_lost().clear();
+        if let Some(annotator) = &self.enroller.annotator {
+            annotator.stop();
+        }
         // For good: whoever waits to change something waits until the process ends.
         std::mem::forget(self.changes);
     }

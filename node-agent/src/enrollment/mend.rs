@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use redirect::{CaptureError, Guard, Line, Part, Problem, Repair, Report};
 
+use super::machine::Event;
 use super::metrics::{Lost, Repaired};
-use super::states::PodState;
 use super::{Captured, EnrollError, Enrolled, Enroller, Health, PodKey, blocking, verify};
 
 const LONGEST: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ impl Enroller {
         }
         if !news.is_empty() {
             tracing::warn!(%pod, lost = report.problems(), "capture lost");
-            self.states.set(pod, PodState::Degraded(report.problems()));
+            self.states.on_because(pod, Event::Lost, report.problems());
         }
     }
 
@@ -75,7 +75,7 @@ impl Enroller {
                 let took = started.elapsed();
                 tracing::warn!(%pod, ?lost, how = how.as_str(), ?took, "capture mended, and proven by a connection");
                 *health = Health::whole();
-                self.states.set(pod, PodState::Enrolled);
+                self.states.on(pod, Event::Mended);
                 how.as_str()
             }
             Err(error) => {
@@ -83,7 +83,7 @@ impl Enroller {
                 tracing::error!(%pod, %error, again_in_s = wait.as_secs(), "capture not mended");
                 health.attempts += 1;
                 health.retry_at = Instant::now() + wait;
-                self.states.set(pod, PodState::Degraded(error.to_string()));
+                self.states.on_because(pod, Event::Lost, error.to_string());
                 "failed"
             }
         };
@@ -117,7 +117,7 @@ impl Enroller {
     /// Captures a pod beside what is there of its capture, and takes its place.
     async fn capture_anew(&self, pod: &PodKey, now: &mut Enrolled) -> Result<(), EnrollError> {
         let netns = now.guard.attachment().netns().try_clone()?;
-        let Captured { guard, uid, serving } = self.capture(pod, &now.entry, netns, None).await?;
+        let Captured { guard, uid, serving } = self.capture(pod, &now.wanted.entry, netns, None).await?;
         let changed = guard.attachment().changed_sysctls();
         let known = std::mem::take(&mut now.record.sysctls);
         now.record.sysctls =

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use super::states::Gauges;
+use super::shown::Gauges;
 
 /// What was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

@@ -7,6 +7,8 @@ use redirect::PodOptions;
 const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// `true`: what does not come through the tunnel goes to the application as it comes.
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
+/// All of them.
+pub(crate) const CAPTURE_ANNOTATIONS: [&str; 2] = [DNS_CAPTURE, BYPASS_INBOUND];
 
 /// What the agent was told of all pods.
 #[derive(Clone, Copy, Debug)]

@@ -1,18 +1,21 @@
-//! Brings about what the mesh file wants, and keeps looking at what the kernel has.
+//! Brings about what is wished, and keeps looking at what the kernel has.
+//!
+//! Whatever is said, by the file or by Kubernetes, is acted upon at once; each pod in a task of its own, so that one that cannot be captured
+//! delays no other. Invariant: what is not known to be unwanted is not released.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use control::file::Enrollment;
-use linux::container;
 use linux::netns::Netns;
-use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::locate::Candidates;
+use super::machine::Event;
 use super::presence::{self, Presence};
-use super::{EnrollError, Enroller, Location, PodKey, Record, blocking};
+use super::{EnrollError, Enroller, Location, PodKey, Record, Want, Wanted, blocking};
 use crate::readiness::Pending;
 
 /// How often namespaces are looked at, and failed enrolments are tried again.
@@ -20,8 +23,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 
 /// Serves the pods that another agent hands over, with its sockets; everything else waits until the place is this agent's
 /// alone. Returns how many there are.
-pub(crate) async fn inherit(enroller: &Arc<Enroller>, wanted: &watch::Receiver<Vec<Enrollment>>) -> usize {
-    enroller.set_wanted(wanted.borrow().clone());
+pub(crate) async fn inherit(enroller: &Arc<Enroller>) -> usize {
     for record in enroller.read_records() {
         let is_inherited = enroller.lock_inherited().contains_key(&record.cookie);
         if is_inherited && let Err(error) = enroller.inherit(&record).await {
@@ -31,45 +33,85 @@ pub(crate) async fn inherit(enroller: &Arc<Enroller>, wanted: &watch::Receiver<V
     enroller.enrolled_pods().len()
 }
 
-/// Follows the list of wanted pods until the process ends; `pending` is done when each pod there at the start was tried.
-pub(crate) async fn run(
-    enroller: Arc<Enroller>,
-    mut wanted: watch::Receiver<Vec<Enrollment>>,
-    pending: Pending,
-) {
-    enroller.set_wanted(wanted.borrow_and_update().clone());
+/// Brings about what is wished until the process ends; `pending` is done when each pod that was wanted at the start was tried.
+pub(crate) async fn run(enroller: Arc<Enroller>, pending: Pending) {
+    let (mut wishes, mut wanted) = (enroller.wishes.clone(), HashMap::new());
+    let mut pending = Some(pending);
     {
         let _changes = enroller.changes.read().await;
         enroller.restore().await;
-        enroller.reconcile().await;
     }
-    drop(pending);
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_due = false;
     loop {
-        let changed = tokio::select! {
-            changed = wanted.changed() => match changed {
-                Ok(()) => true,
-                Err(_) => return,
-            },
-            _ = tick.tick() => false,
+        let are_complete = wishes.are_complete();
+        let mut work = {
+            let _changes = enroller.changes.read().await;
+            enroller.note_wishes(&mut wanted);
+            if is_due {
+                enroller.take_over().await;
+            }
+            enroller.reconcile().await
         };
-        let _changes = enroller.changes.read().await;
-        if changed {
-            enroller.set_wanted(wanted.borrow_and_update().clone());
+        if pending.is_some() && are_complete {
+            // How each has ended is told by itself.
+            while work.join_next().await.is_some() {}
+            pending = None;
         } else {
-            enroller.take_over().await;
+            // They go on by themselves, and say when they have ended.
+            work.detach_all();
         }
-        enroller.reconcile().await;
+        is_due = tokio::select! {
+            is_followed = wishes.changed() => {
+                if !is_followed {
+                    return;
+                }
+                false
+            }
+            () = enroller.again.notified() => false,
+            _ = tick.tick() => true,
+        };
+    }
+}
+
+/// A pod on which a task is at work.
+struct Busy {
+    enroller: Arc<Enroller>,
+    pod: PodKey,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.enroller.lock_busy().remove(&self.pod);
+        self.enroller.again.notify_one();
     }
 }
 
 impl Enroller {
-    fn set_wanted(&self, wanted: Vec<Enrollment>) {
-        self.retries.reset();
-        let keep = |pod: &PodKey| wanted.iter().any(|e| e.namespace == pod.namespace && e.name == pod.name);
-        self.states.retain_pending(keep);
-        *self.wanted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(wanted);
+    /// Notes what has changed of what is wanted: it is tried at once, however often it has failed before.
+    fn note_wishes(&self, known: &mut HashMap<PodKey, Wanted>) {
+        let now: HashMap<PodKey, Wanted> =
+            self.wishes.all().into_iter().map(|wanted| (wanted.pod(), wanted)).collect();
+        for (pod, wanted) in &now {
+            if known.get(pod) != Some(wanted) {
+                self.retries.succeeded(pod);
+            }
+        }
+        let lost = self.lock_lost().clone();
+        self.retries.retain(|pod| now.contains_key(pod) || lost.contains_key(pod));
+        self.states.retain_pending(|pod| now.contains_key(pod) || lost.contains_key(pod));
+        *known = now;
+    }
+
+    fn lock_busy(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeSet<PodKey>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a pod for a task, unless one has it.
+    fn take(self: &Arc<Self>, pod: &PodKey) -> Option<Busy> {
+        let is_free = self.lock_busy().insert(pod.clone());
+        is_free.then(|| Busy { enroller: Arc::clone(self), pod: pod.clone() })
     }
 
     /// The records of the agent before this one.
@@ -86,6 +128,7 @@ impl Enroller {
         for record in self.read_records() {
             known.insert(record.cookie);
             if !self.lock_pods().contains_key(&record.pod) {
+                self.states.on_pod(&record.pod, record.uid(), Event::Adopt { cookie: record.cookie });
                 self.lock_lost().insert(record.pod.clone(), record);
             }
         }
@@ -97,8 +140,8 @@ impl Enroller {
     async fn inherit(self: &Arc<Self>, record: &Record) -> Result<(), EnrollError> {
         let (path, cookie) = (record.netns.clone(), record.cookie);
         let present = blocking(move || presence::look(&path, cookie)).await?;
-        let (Presence::There(netns), Some(entry)) = (present, self.wants(&record.pod)) else { return Ok(()) };
-        self.enrol(&record.pod, &entry, Location::recorded(record, netns)).await
+        let (Presence::There(netns), Some(wanted)) = (present, self.want_of(record)) else { return Ok(()) };
+        self.enrol(&record.pod, &wanted, Location::recorded(record, netns)).await
     }
 
     /// Removes what is left of pods whose namespaces are gone, `known` being those of which there are records.
@@ -130,42 +173,63 @@ impl Enroller {
     /// Takes over pods that are captured but not served: of the agent before this one, or lost to an error.
     async fn take_over(self: &Arc<Self>) {
         let lost: Vec<Record> = self.lock_lost().values().cloned().collect();
-        for record in lost {
+        let due = lost.into_iter().filter(|record| self.retries.is_due(&record.pod));
+        let attempts = due.map(|record| async move {
             let pod = record.pod.clone();
-            if !self.retries.is_due(&pod) {
-                continue;
-            }
+            let _turn = self.turns.acquire().await;
             match self.take_over_one(record).await {
                 Ok(()) => self.retries.succeeded(&pod),
                 Err(error) => self.retries.failed(&pod, &error),
             }
-        }
+        });
+        futures_util::future::join_all(attempts).await;
     }
 
     async fn take_over_one(self: &Arc<Self>, record: Record) -> Result<(), EnrollError> {
         let (path, cookie) = (record.netns.clone(), record.cookie);
+        let mut record = record;
         let netns = match blocking(move || presence::look(&path, cookie)).await? {
             Presence::There(netns) => Some(netns),
             Presence::Another(netns) if !self.is_process(&record.netns) => {
                 return self.take_over_replaced(record, netns).await;
             }
-            Presence::Gone | Presence::Another(_) => None,
+            // A process that has ended says nothing of its pod, if the pod can be found by others.
+            Presence::Gone | Presence::Another(_) => match self.find_again(&record).await {
+                Some(location) if location.netns.cookie()? == cookie => {
+                    record.netns = location.path;
+                    Some(location.netns)
+                }
+                Some(location) => return self.take_over_replaced(record, location.netns).await,
+                None => None,
+            },
             Presence::Unknown(error) => return Err(error.into()),
         };
-        match (netns, self.wants(&record.pod)) {
-            (Some(netns), Some(entry)) => {
-                self.enrol(&record.pod, &entry, Location::recorded(&record, netns)).await
+        match (netns, self.want(&record.pod), self.want_of(&record)) {
+            (Some(netns), _, Some(wanted)) => {
+                self.enrol(&record.pod, &wanted, Location::recorded(&record, netns)).await
             }
-            (netns, _) => self.forget(&record, netns).await,
+            // Captured and refused; whether it is wanted will be said.
+            (Some(_), Want::Unknown, None) => Ok(()),
+            (netns, _, _) => self.release_lost(&record, netns).await,
+        }
+    }
+
+    /// How a captured pod is wanted: as it is said now, and as it was when it was captured for as long as nobody says.
+    pub(super) fn want_of(&self, record: &Record) -> Option<Wanted> {
+        let uid = record.entry.as_ref().and_then(|entry| entry.uid.as_deref());
+        match self.want(&record.pod) {
+            // Another pod of the same name wants nothing of this one.
+            Want::Yes(wanted) => Some(wanted).filter(|wanted| wanted.may_be(uid)),
+            Want::No => None,
+            Want::Unknown => record.remembered(),
         }
     }
 
     /// Captures a pod whose namespace has been replaced while nobody looked.
     async fn take_over_replaced(self: &Arc<Self>, record: Record, netns: Netns) -> Result<(), EnrollError> {
-        self.forget(&record, None).await?;
-        let Some(entry) = self.wants(&record.pod) else { return Ok(()) };
+        let Some(wanted) = self.want_of(&record) else { return self.release_lost(&record, None).await };
         tracing::warn!(pod = %record.pod, "the pod has another network namespace now, in which it is captured again");
-        self.enrol(&record.pod, &entry, Location::recorded(&record, netns)).await
+        self.enrol(&record.pod, &wanted, Location::recorded(&record, netns)).await
     }
 
     /// Whether a path leads through the number of a process, which may be another process's by now.
@@ -173,94 +237,119 @@ impl Enroller {
         path.starts_with(&self.proc) || path.starts_with("/proc")
     }
 
-    /// Removes what an earlier agent left of a pod that is gone or no longer wanted.
-    async fn forget(&self, record: &Record, netns: Option<Netns>) -> Result<(), EnrollError> {
-        let pod = &record.pod;
-        tracing::info!(%pod, cookie = record.cookie, "left by an earlier agent, removed");
-        let (node, cookie, sysctls) = (Arc::clone(&self.node), record.cookie, record.sysctls.clone());
-        blocking(move || redirect::attachment::forget(&node, cookie, netns.as_ref(), &sysctls)).await??;
-        self.lock_lost().remove(pod);
-        self.lock_inherited().remove(&record.cookie);
-        Ok(self.records.remove(pod)?)
-    }
-
-    /// Enrols what is wanted and can be found, releases what is not wanted any more.
-    async fn reconcile(self: &Arc<Self>) {
-        let wanted = self.wanted();
-        let located: Vec<(PodKey, &Enrollment)> = wanted
-            .iter()
-            .filter(|e| e.netns.is_some() || e.container.is_some())
-            .map(|e| (PodKey { namespace: e.namespace.clone(), name: e.name.clone() }, e))
-            .collect();
+    /// Enrols what is wanted and can be found, releases what is not wanted any more; each pod in a task of its own.
+    async fn reconcile(self: &Arc<Self>) -> JoinSet<()> {
         let mut due = Vec::new();
-        for (pod, entry) in located {
-            if self.retries.is_due(&pod) && !self.is_settled(&pod, entry).await {
-                due.push((pod, entry));
+        for wanted in self.wishes.all() {
+            let pod = wanted.pod();
+            if self.is_settled(&pod, &wanted) {
+                continue;
+            }
+            if !wanted.can_be_found() {
+                if wanted.uid.is_some() {
+                    // It is shown as such, and nobody may say that it is captured.
+                    self.states.await_if_new(&pod, "it has no sandbox yet");
+                }
+            } else if self.retries.is_due(&pod)
+                && let Some(busy) = self.take(&pod)
+            {
+                due.push((busy, wanted));
             }
         }
+        let mut tasks = JoinSet::new();
         if !due.is_empty() {
             // They run already, so their kernels do. The plugin is called before that, and the watch finds it then.
             self.look_for_guests().await;
-        }
-        let attempts = due.iter().map(|(pod, entry)| async move {
-            match self.enrol_located(pod, entry).await {
-                Ok(()) => self.retries.succeeded(pod),
-                Err(error) => self.retries.failed(pod, &error),
+            let candidates = match due.iter().any(|(_, wanted)| !wanted.is_placed()) {
+                true => self.candidates().await,
+                false => Ok(Arc::default()),
+            };
+            let candidates = candidates.unwrap_or_else(|error| {
+                tracing::error!(%error, "running pods are not found");
+                Arc::default()
+            });
+            for (busy, wanted) in due {
+                let (enroller, candidates) = (Arc::clone(self), Arc::clone(&candidates));
+                tasks.spawn(async move {
+                    let _changes = enroller.changes.read().await;
+                    // Nobody closes the semaphore.
+                    let _turn = enroller.turns.acquire().await;
+                    match enroller.enrol_found(&busy.pod, &wanted, &candidates).await {
+                        Ok(()) => enroller.retries.succeeded(&busy.pod),
+                        Err(error) => enroller.retries.failed(&busy.pod, &error),
+                    }
+                });
             }
-        });
-        futures_util::future::join_all(attempts).await;
+        }
         for pod in self.enrolled_pods() {
-            self.follow_entry(&pod).await;
-            if self.wants(&pod).is_none()
-                && let Err(error) = self.release(&pod).await
-            {
-                tracing::error!(%pod, %error, "not released");
+            if !self.is_to_change(&pod) || !self.retries.is_due(&pod) {
+                continue;
+            }
+            let Some(busy) = self.take(&pod) else { continue };
+            let enroller = Arc::clone(self);
+            tasks.spawn(async move {
+                let _changes = enroller.changes.read().await;
+                let _turn = enroller.turns.acquire().await;
+                match enroller.change(&busy.pod).await {
+                    Ok(()) => enroller.retries.succeeded(&busy.pod),
+                    Err(error) => enroller.retries.failed(&busy.pod, &error),
+                }
+            });
+        }
+        tasks
+    }
+
+    /// Whether a pod is enrolled just as it is wanted, or somebody is at work on it; whether its namespace is still there is looked at
+    /// elsewhere.
+    fn is_settled(&self, pod: &PodKey, wanted: &Wanted) -> bool {
+        if self.lock_lost().contains_key(pod) {
+            return true;
+        }
+        match self.try_lock(pod) {
+            Some(enrolled) => {
+                enrolled.as_ref().is_some_and(|enrolled| enrolled.is_as(wanted) || !wanted.is_placed())
+            }
+            None => self.is_busy(pod),
+        }
+    }
+
+    /// Whether an enrolled pod is not wanted any more, or not as it is.
+    fn is_to_change(&self, pod: &PodKey) -> bool {
+        let Some(enrolled) = self.try_lock(pod) else { return false };
+        match (enrolled.as_ref(), self.want(pod)) {
+            (Some(enrolled), Want::Yes(wanted)) => !wanted.is_placed() && !enrolled.is_as(&wanted),
+            (Some(_), Want::No) => true,
+            _ => false,
+        }
+    }
+
+    /// Releases a pod that is not wanted, and serves one that the plugin brought as it is wanted now.
+    async fn change(self: &Arc<Self>, pod: &PodKey) -> Result<(), EnrollError> {
+        let Want::Yes(wanted) = self.want(pod) else { return self.release(pod).await };
+        let enrolled = self.lock(pod).await;
+        let known = enrolled.as_ref().map(|enrolled| (enrolled.record.clone(), enrolled.wanted.uid.clone()));
+        self.unlock(pod, enrolled);
+        match known {
+            // Another pod of the same name: this one is gone.
+            Some((_, uid)) if !wanted.may_be(uid.as_deref()) => self.release_gone(pod).await,
+            Some((record, _)) => self.take_over_one(record).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Enrols a pod where it is found.
+    async fn enrol_found(
+        self: &Arc<Self>,
+        pod: &PodKey,
+        wanted: &Wanted,
+        candidates: &Arc<Candidates>,
+    ) -> Result<(), EnrollError> {
+        match self.locate(wanted, candidates).await {
+            Ok(location) => self.enrol(pod, wanted, location).await,
+            Err(error) => {
+                self.states.on_because(pod, Event::Await, error.to_string());
+                Err(error)
             }
         }
     }
-
-    /// Whether a pod is enrolled just as its entry wants it; whether its namespace is still there is looked at elsewhere.
-    async fn is_settled(&self, pod: &PodKey, entry: &Enrollment) -> bool {
-        let enrolled = self.lock(pod).await;
-        let settled = enrolled.as_ref().is_some_and(|enrolled| enrolled.entry == *entry);
-        self.unlock(pod, enrolled);
-        settled
-    }
-
-    /// Serves a pod that the plugin brought as its entry says now.
-    async fn follow_entry(self: &Arc<Self>, pod: &PodKey) {
-        let Some(entry) = self.wants(pod).filter(|entry| entry.netns.is_none() && entry.container.is_none())
-        else {
-            return;
-        };
-        if self.is_settled(pod, &entry).await {
-            return;
-        }
-        let enrolled = self.lock(pod).await;
-        let record = enrolled.as_ref().map(|enrolled| enrolled.record.clone());
-        self.unlock(pod, enrolled);
-        if let Some(record) = record
-            && self.retries.is_due(pod)
-            && let Err(error) = self.take_over_one(record).await
-        {
-            self.retries.failed(pod, &error);
-        }
-    }
-
-    /// Enrols a pod where its entry says that it is.
-    async fn enrol_located(self: &Arc<Self>, pod: &PodKey, entry: &Enrollment) -> Result<(), EnrollError> {
-        let (proc, wanted) = (self.proc.clone(), entry.clone());
-        let (path, netns) = blocking(move || find(&proc, &wanted)).await??;
-        self.enrol(pod, entry, Location::found(netns, path)).await
-    }
-}
-
-fn find(proc: &Path, entry: &Enrollment) -> Result<(PathBuf, Netns), EnrollError> {
-    let path = match (&entry.netns, &entry.container) {
-        (Some(path), _) => path.clone(),
-        (None, Some(id)) => container::netns_of(proc, id)?,
-        (None, None) => return Err(EnrollError::NoLocation),
-    };
-    let netns = Netns::open(&path)?;
-    Ok((path, netns))
 }

@@ -4,11 +4,20 @@
 //! captured and removed after it was released, so that there is no captured pod without one. A record that cannot be read
 //! is reported and left alone.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use control::file::Enrollment;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::wishes::Wanted;
+
+/// The kernel's name of this boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Names of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,6 +52,58 @@ pub(crate) struct Record {
     /// Settings of the namespace that capture has switched on, to be switched off again.
     #[serde(default)]
     pub(crate) sysctls: Vec<String>,
+    /// How the pod was captured, by which it is served again while nobody says whether it is still wanted.
+    #[serde(default)]
+    pub(crate) entry: Option<Remembered>,
+    /// The boot that the cookie is of; set when the record is written.
+    #[serde(default)]
+    pub(crate) boot: Option<String>,
+}
+
+/// What a captured pod was enrolled by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Remembered {
+    /// As the runtime knows the pod.
+    #[serde(default)]
+    pub(crate) uid: Option<Arc<str>>,
+    /// Its account.
+    #[serde(default)]
+    pub(crate) service_account: Option<String>,
+    /// Annotations that changed its capture.
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// Addresses by which its namespace is told from others.
+    #[serde(default)]
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+impl Remembered {
+    /// What is to be remembered of a pod.
+    pub(crate) fn of(wanted: &Wanted) -> Self {
+        Self {
+            uid: wanted.uid.clone(),
+            service_account: wanted.entry.service_account.clone(),
+            annotations: wanted.entry.annotations.clone(),
+            ips: wanted.ips.clone(),
+        }
+    }
+}
+
+impl Record {
+    /// Of the pod, as the runtime knows it.
+    pub(crate) fn uid(&self) -> Option<Arc<str>> {
+        self.entry.as_ref()?.uid.clone()
+    }
+
+    /// The pod as it was wanted when it was captured.
+    pub(crate) fn remembered(&self) -> Option<Wanted> {
+        let Remembered { uid, service_account, annotations, ips } = self.entry.clone()?;
+        let PodKey { namespace, name } = self.pod.clone();
+        let entry =
+            Enrollment { name, namespace, service_account, netns: None, container: None, annotations };
+        Some(Wanted { entry, uid, ips })
+    }
 }
 
 /// A record that cannot be kept.
@@ -57,6 +118,8 @@ pub(crate) struct RecordError {
 #[derive(Clone, Debug)]
 pub(crate) struct Records {
     directory: PathBuf,
+    /// None if the kernel does not say.
+    boot: Option<String>,
 }
 
 impl Records {
@@ -65,7 +128,8 @@ impl Records {
         let directory = run_dir.join("pods");
         std::fs::create_dir_all(&directory)
             .map_err(|source| RecordError { path: directory.clone(), source })?;
-        Ok(Self { directory })
+        let boot = std::fs::read_to_string(BOOT).ok().map(|boot| boot.trim().to_owned());
+        Ok(Self { directory, boot })
     }
 
     /// All that can be read.
@@ -78,6 +142,10 @@ impl Records {
                 continue;
             }
             match read(&path) {
+                Ok(record) if self.is_of_another_boot(&record) => {
+                    tracing::info!(pod = %record.pod, "captured before the machine was started anew; nothing of that is left");
+                    std::fs::remove_file(&path).map_err(error)?;
+                }
                 Ok(record) => records.push(record),
                 Err(error) => tracing::warn!(%error, "left alone; remove the file if its pod is gone"),
             }
@@ -87,12 +155,18 @@ impl Records {
 
     /// A pod's record, if there is one that can be read.
     pub(crate) fn read(&self, pod: &PodKey) -> Option<Record> {
-        read(&self.path(pod)).ok()
+        read(&self.path(pod)).ok().filter(|record| !self.is_of_another_boot(record))
+    }
+
+    /// Cookies count from the start of the machine: one of another boot is another namespace's now.
+    fn is_of_another_boot(&self, record: &Record) -> bool {
+        record.boot.is_some() && self.boot.is_some() && record.boot != self.boot
     }
 
     /// Writes or replaces a pod's record, whole or not at all.
     pub(crate) fn write(&self, record: &Record) -> Result<(), RecordError> {
         let path = self.path(&record.pod);
+        let record = &Record { boot: self.boot.clone(), ..record.clone() };
         let new = path.with_extension("new");
         let bytes =
             serde_json::to_vec(record).map_err(|e| RecordError { path: path.clone(), source: e.into() })?;
@@ -147,6 +221,8 @@ mod tests {
             container_id: None,
             network: String::new(),
             sysctls: Vec::new(),
+            entry: None,
+            boot: records.boot.clone(),
         };
         records.write(&record).unwrap();
         record.cookie = 8;
@@ -158,6 +234,37 @@ mod tests {
         records.remove(&pod).unwrap();
         assert!(records.list().unwrap().is_empty());
         assert!(run_dir.join("pods/bad.json").exists());
+        std::fs::remove_dir_all(&run_dir).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_another_boot_is_none() {
+        let run_dir = std::env::temp_dir().join(format!("culvert-boots-{}", std::process::id()));
+        let records = Records::open(&run_dir).unwrap();
+        let before = Records { boot: Some("another".into()), ..records.clone() };
+        let pod = PodKey { namespace: "n".into(), name: "p".into() };
+        let entry = Remembered {
+            uid: Some("u1".into()),
+            service_account: None,
+            annotations: BTreeMap::new(),
+            ips: Vec::new(),
+        };
+        let record = Record {
+            pod: pod.clone(),
+            netns: "/run/netns/x".into(),
+            cookie: 7,
+            container_id: None,
+            network: String::new(),
+            sysctls: Vec::new(),
+            entry: Some(entry),
+            boot: None,
+        };
+        before.write(&record).unwrap();
+        assert_eq!(records.read(&pod), None);
+        assert!(records.list().unwrap().is_empty() && before.list().unwrap().is_empty());
+        records.write(&record).unwrap();
+        let wanted = records.read(&pod).unwrap().remembered().unwrap();
+        assert_eq!((wanted.uid.as_deref(), wanted.entry.name.as_str()), (Some("u1"), "p"));
         std::fs::remove_dir_all(&run_dir).unwrap();
     }
 }

@@ -42,9 +42,9 @@ impl Retries {
         failed.insert(pod.clone(), Wait { until: Instant::now() + length, length });
     }
 
-    /// Everything may be tried now: what is wanted has changed.
-    pub(super) fn reset(&self) {
-        self.lock().clear();
+    /// Forgets the pods of which `keep` does not say so.
+    pub(super) fn retain(&self, keep: impl Fn(&PodKey) -> bool) {
+        self.lock().retain(|pod, _| keep(pod));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<PodKey, Wait>> {
@@ -65,7 +65,9 @@ mod tests {
         assert!(!retries.is_due(&pod));
         retries.failed(&pod, &EnrollError::NoLocation);
         assert_eq!(retries.lock()[&pod].length, FIRST * 2);
-        retries.reset();
+        retries.retain(|_| true);
+        assert!(!retries.is_due(&pod));
+        retries.retain(|_| false);
         assert!(retries.is_due(&pod));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redirect::{Line, Part, Problem, Report};
 
-use super::states::PodState;
+use super::shown::PodState;
 use super::{EnrollError, Enroller, PodKey, blocking, verify};
 
 /// A pod as it is.

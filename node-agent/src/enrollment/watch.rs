@@ -6,17 +6,18 @@
 //! the sight of no other.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use redirect::{Dropped, Guard, Line, NodeCapture, Part, Report};
 use tokio::time::MissedTickBehavior;
 
+use super::machine::Event;
 use super::metrics::{Lost, Repaired};
 use super::presence::{self, Presence};
 use super::record::Record;
-use super::states::PodState;
-use super::{EnrollError, Enroller, Location, PodKey, blocking, verify};
+use super::{EnrollError, Enroller, Location, PodKey, Want, blocking, verify};
 
 /// How often each pod is inspected: what is lost is found within this, and mended right after.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -203,35 +204,66 @@ impl Enroller {
     async fn follow(self: Arc<Self>, pod: &PodKey, record: Record) {
         let (path, cookie) = (record.netns.clone(), record.cookie);
         let is_process = self.is_process(&path);
-        let (netns, entry) = match blocking(move || presence::look(&path, cookie)).await {
-            Ok(Presence::Another(netns)) if !is_process => (netns, self.wants(pod)),
-            Ok(Presence::Another(_) | Presence::Gone) => {
-                tracing::info!(%pod, "the pod's network namespace is gone");
-                if let Err(error) = self.release(pod).await {
-                    tracing::error!(%pod, %error, "not released");
+        let location = match blocking(move || presence::look(&path, cookie)).await {
+            Ok(Presence::Another(netns)) if !is_process => Location::recorded(&record, netns),
+            // A process that has ended says nothing of its pod, if the pod can be found by others.
+            Ok(Presence::Another(_) | Presence::Gone) => match self.find_again(&record).await {
+                Some(location) => location,
+                None => {
+                    tracing::info!(%pod, "the pod's network namespace is gone");
+                    if let Err(error) = self.release_gone(pod).await {
+                        tracing::error!(%pod, %error, "not released");
+                    }
+                    return;
                 }
-                return;
-            }
+            },
             _ => return,
         };
-        let Some(entry) = entry else { return };
-        let why = format!("another network namespace is at {} now", record.netns.display());
+        if location.netns.cookie().is_ok_and(|now| now == cookie) {
+            self.note_path(pod, location.path).await;
+            return;
+        }
+        let Want::Yes(wanted) = self.want(pod) else { return };
+        let why = format!("another network namespace is at {} now", location.path.display());
         tracing::warn!(%pod, lost = why, "capture lost; the pod is captured again in its new network namespace");
         self.metrics.lost.get_or_create(&Lost { reason: Part::Netns.as_str() }).inc();
-        self.states.set(pod, PodState::Degraded(why));
-        let now_cookie = netns.cookie();
-        let outcome = match self.enrol(pod, &entry, Location::recorded(&record, netns)).await {
+        self.states.on_because(pod, Event::Lost, why);
+        let (path, now_cookie) = (location.path.clone(), location.netns.cookie());
+        let outcome = match self.enrol(pod, &wanted, location).await {
             Ok(()) => "anew",
             Err(error) => {
                 tracing::error!(%pod, %error, "the pod is not captured in its new network namespace");
                 if let Ok(cookie) = now_cookie {
-                    let record = Record { cookie, sysctls: Vec::new(), ..record };
+                    let record = Record { netns: path, cookie, sysctls: Vec::new(), ..record };
                     self.lock_lost().insert(pod.clone(), record);
                 }
                 "failed"
             }
         };
         self.metrics.repairs.get_or_create(&Repaired { outcome }).inc();
+    }
+
+    /// Where a pod is that Kubernetes knows, by its processes.
+    pub(super) async fn find_again(&self, record: &Record) -> Option<Location> {
+        let wanted = self.want_of(record)?;
+        if wanted.is_placed() || !wanted.can_be_found() {
+            return None;
+        }
+        let candidates = self.candidates().await.ok()?;
+        let found = self.locate(&wanted, &candidates).await.ok()?;
+        Some(Location { container_id: record.container_id.clone(), network: record.network.clone(), ..found })
+    }
+
+    /// Keeps another path to the namespace that a pod is captured in.
+    async fn note_path(&self, pod: &PodKey, path: PathBuf) {
+        let mut enrolled = self.lock(pod).await;
+        if let Some(now) = enrolled.as_mut() {
+            now.record.netns = path;
+            if let Err(error) = self.records.write(&now.record) {
+                tracing::warn!(%pod, %error, "the next agent will not find the pod at its new path");
+            }
+        }
+        self.unlock(pod, enrolled);
     }
 }
 

@@ -18,7 +18,7 @@ use tunnel::{Pod, PodHandle, Tunnel};
 use super::listeners;
 use super::message::WorkloadInfo;
 use super::sockets::Sockets;
-use crate::enrollment::{EnrollmentMetrics, PodKey, PodState, States};
+use crate::enrollment::{EnrollmentMetrics, PodKey, PodState, Shown};
 
 /// Why a pod is not served.
 #[derive(Debug, Error)]
@@ -55,7 +55,7 @@ pub(crate) struct Pods {
     means: Means,
     metrics: ZdsMetrics,
     enrollment: EnrollmentMetrics,
-    states: States,
+    states: Shown,
     named: Mutex<HashMap<String, Named>>,
 }
 
@@ -76,7 +76,7 @@ impl Pods {
             "Whether there is a connection to istio-cni, which names the pods",
             metrics.connected.clone(),
         );
-        let states = States::new(enrollment.gauges());
+        let states = Shown::new(enrollment.gauges());
         Self { means, metrics, enrollment, states, named: Mutex::default() }
     }
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod forger;
 pub mod istio_cni;
 pub mod kernel;

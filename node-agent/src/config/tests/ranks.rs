@@ -42,12 +42,17 @@ fn in_a_cluster_the_control_plane_is_istiod_unless_there_is_a_mesh_file() {
     const WHO: [(&str, &str); 3] =
         [("POD_NAME", "agent"), ("POD_NAMESPACE", "istio-system"), ("INSTANCE_IP", "10.0.0.1")];
     let [name, namespace, ip] = WHO;
-    let config = read(&[], &[CLUSTER, name, namespace, ip]).unwrap();
+    const NODE: (&str, &str) = ("NODE_NAME", "n1");
+    let config = read(&[], &[CLUSTER, NODE, name, namespace, ip]).unwrap();
+    assert_eq!(config.kubernetes.unwrap().node, "n1");
     let istiod = "istiod.istio-system.svc:15012";
     assert_eq!(config.control_plane.xds.unwrap().endpoint.address.to_string(), istiod);
     assert_eq!(config.control_plane.ca.unwrap().address.to_string(), istiod);
     let config = good(&[], &[CLUSTER]);
     assert!(config.control_plane.xds.is_none() && config.control_plane.ca.is_none());
+    assert!(config.kubernetes.is_none());
+    let unnamed = read(&[], &[CLUSTER, name, namespace, ip]).unwrap_err().to_string();
+    assert!(unnamed.contains("set NODE_NAME from the downward API"), "{unnamed}");
     let explicit = [CLUSTER, name, namespace, ip, ("XDS_ADDRESS", "elsewhere:1")];
     let config = good(&[], &explicit);
     assert_eq!(config.control_plane.xds.unwrap().endpoint.address.to_string(), "elsewhere:1");

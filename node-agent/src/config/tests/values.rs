@@ -143,6 +143,16 @@ const VALUES: &[(&str, Tried)] = &[
             &["", "localhost", "0.0.0.0:15000", "[::]:15000", "10.0.0.1:15000"],
         ),
     ),
+    ("kubernetes", (&["", "true", "off"], &["2", "maybe"])),
+    ("kubeconfig", OPTIONAL_PATHS),
+    ("kubernetes-resync", DURATIONS),
+    (
+        "enablement-selectors",
+        (
+            &["", "[]", "- podSelector: {matchLabels: {a: b}}", r#"[{"namespaceSelector":{}}]"#],
+            &["labels", "- podSelektor: {}", "- podSelector: {matchExpressions: [{key: a, operator: In}]}"],
+        ),
+    ),
     ("take-over", SWITCHES),
     ("drain-limit", GRACES),
     ("connection-termination-deadline", GRACES),

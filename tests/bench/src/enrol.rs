@@ -6,6 +6,7 @@
 //! does falls on all.
 
 mod call;
+mod kubernetes;
 mod pods;
 
 use anyhow::{Result, ensure};
@@ -43,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let pods = Pods::measure(&node, count)?;
     drop(agent);
     report(&pods, &mut figures);
+    kubernetes::measure(count, &mut figures)?;
     let missed = figures.missed();
     ensure!(!args.check || missed.is_empty(), "targets that are missed:\n  {}", missed.join("\n  "));
     Ok(())

@@ -91,6 +91,9 @@ fn agent(triple: &str, profile: &str) -> Result<PathBuf> {
         .args(["--config", &format!("profile.{profile}.debug=false")])
         .args(["--config", &format!("profile.{profile}.strip=true")])
         .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    if profile == binaries::SHIPPED {
+        binaries::tell_revision(&mut cargo)?;
+    }
     shell::run(&mut cargo)?;
     let directory = if profile == DEV { "debug" } else { profile };
     Ok(target_dir()?.join(triple).join(directory).join("culvert"))

@@ -218,6 +218,7 @@ impl Arrival {
             }
             Ok::<_, ConnectionError>((app, link))
         };
+        let session = self.session.take();
         // Should policy or a list of revoked certificates change meanwhile, the relay is cut before its first byte.
         let result = match unless_gone(&mut request, app).await {
             Ok((app, _link)) => match request.accept(&own) {
@@ -227,7 +228,7 @@ impl Arrival {
                         far,
                         record.counters(),
                         shared.limits(),
-                        entry.cut_or_revoked(self.session.take()),
+                        entry.cut_or_revoked(session.clone()),
                     )
                     .await
                 }
@@ -237,6 +238,11 @@ impl Arrival {
                 request.refuse(error.status());
                 Err(error)
             }
+        };
+        // The tunnel ends with its client's certificate as well, and the end of the stream may be seen before the cause of it.
+        let result = match session {
+            Some(session) if session.is_revoked() => Err(ConnectionError::Revoked),
+            _ => result,
         };
         record.finish(result.as_ref().err());
     }

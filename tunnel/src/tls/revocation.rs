@@ -189,6 +189,11 @@ impl Held {
 }
 
 impl Session {
+    /// Whether a certificate of the peer, or of the peer of the session around it, has come to be revoked.
+    pub(crate) fn is_revoked(&self) -> bool {
+        *self.held.revoked.borrow() || self.outer.as_deref().is_some_and(Self::is_revoked)
+    }
+
     /// Completes when a certificate of the peer, or of the peer of the session around it, has come to be revoked.
     pub(crate) async fn revoked(&self) {
         let own = |session: &Self| session.held.revoked.subscribe();

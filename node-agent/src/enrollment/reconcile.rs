@@ -301,7 +301,7 @@ impl Enroller {
 
     /// Whether a pod is enrolled just as it is wanted, or somebody is at work on it; whether its namespace is still there is looked at
     /// elsewhere.
-    fn is_settled(&self, pod: &PodKey, wanted: &Wanted) -> bool {
+    fn is_settled(self: &Arc<Self>, pod: &PodKey, wanted: &Wanted) -> bool {
         if self.lock_lost().contains_key(pod) {
             return true;
         }
@@ -309,13 +309,30 @@ impl Enroller {
             Some(enrolled) => {
                 enrolled.as_ref().is_some_and(|enrolled| enrolled.is_as(wanted) || !wanted.is_placed())
             }
-            None => self.is_busy(pod),
+            None => self.is_held(pod),
         }
     }
 
+    /// Whether somebody holds a pod's place, to watch it or to put back what it had; then everything is looked at again as soon as
+    /// that has ended, and not only when the time for it has come.
+    fn is_held(self: &Arc<Self>, pod: &PodKey) -> bool {
+        let is_held = self.is_busy(pod);
+        if is_held && let Some(busy) = self.take(pod) {
+            let enroller = Arc::clone(self);
+            tokio::spawn(async move {
+                let place = enroller.lock(&busy.pod).await;
+                enroller.unlock(&busy.pod, place);
+            });
+        }
+        is_held
+    }
+
     /// Whether an enrolled pod is not wanted any more, or not as it is.
-    fn is_to_change(&self, pod: &PodKey) -> bool {
-        let Some(enrolled) = self.try_lock(pod) else { return false };
+    fn is_to_change(self: &Arc<Self>, pod: &PodKey) -> bool {
+        let Some(enrolled) = self.try_lock(pod) else {
+            self.is_held(pod);
+            return false;
+        };
         match (enrolled.as_ref(), self.want(pod)) {
             (Some(enrolled), Want::Yes(wanted)) => !wanted.is_placed() && !enrolled.is_as(&wanted),
             (Some(_), Want::No) => true,

@@ -11,6 +11,7 @@ pub mod container;
 pub mod datagram;
 pub mod fdpass;
 pub mod guest;
+pub mod hidden;
 pub mod limits;
 pub mod malloc;
 pub mod mounts;

@@ -44,17 +44,21 @@ const SOCK_ADDR: [&str; 8] = [
     program::GETPEERNAME6,
 ];
 
+/// Where the kernel shows its type information.
+const TYPES: &str = "/sys/kernel/btf";
+
 /// What loading programs needs.
 ///
-/// To make it means to read all of the kernel's type information, which no program of ours needs and aya reads all the same:
-/// it takes longer than everything else at a start. So it can be begun on another thread, before it is known what to load.
+/// To make it aya reads all of the kernel's type information, which no program of ours needs: that would take longer than
+/// everything else at a start, and tens of megabytes, so it is hidden. Where that is forbidden it takes its time, and can be begun on another
+/// thread before it is known what to load.
 #[derive(Debug)]
 pub struct Preparation(EbpfLoader<'static>);
 
 impl Preparation {
     /// Makes it; touches nothing.
     pub fn new() -> Self {
-        let mut loader = EbpfLoader::new();
+        let mut loader = linux::hidden::without(Path::new(TYPES), EbpfLoader::new);
         // No program of ours looks into the kernel's structures.
         loader.btf(None);
         Self(loader)

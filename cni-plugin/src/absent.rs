@@ -1,7 +1,7 @@
 //! What becomes of a pod whose agent is not there to say whether it is in the mesh.
 //!
-//! Two sources are left: the list of the mesh's namespaces that the agent keeps on disk, and, for a pod that it does not settle,
-//! one question to the Kubernetes API. Invariant: a pod starts only if one of them says that it is not in the mesh; whatever
+//! Two sources are left: the list of the mesh's namespaces that the agent keeps on disk, and, for a pod that it does not settle (its own
+//! labels may say otherwise than its namespace), one question to the Kubernetes API. Invariant: a pod starts only if one of them says that it is not in the mesh; whatever
 //! cannot be read, reached or understood holds it back, with the reason. So a node without its agent delays the pods of the
 //! mesh and no others, and starts none of them in plaintext.
 
@@ -33,8 +33,11 @@ pub fn decide(config: &Config, pod: &PodName) -> Fate {
     match list.find(&pod.namespace, &pod.name) {
         Listed::Yes => Fate::MustWait("it is in the mesh".to_owned()),
         Listed::No => Fate::MayStart("it is not in the mesh, as the agent last knew it".to_owned()),
-        Listed::Unknown => match ask(config, pod) {
-            Ok(found) => by_labels(config, &list, pod, &found),
+        listed => match ask(config, pod) {
+            Ok(found) => by_labels(config, &list, pod, &found, listed == Listed::Namespace),
+            Err(why) if listed == Listed::Namespace => Fate::MustWait(format!(
+                "its namespace is in the mesh, and nobody can tell whether its own labels say otherwise: {why}"
+            )),
             Err(why) => unknown(&why),
         },
     }
@@ -49,8 +52,8 @@ fn ask(config: &Config, pod: &PodName) -> Result<Metadata, String> {
     api::pod(&server, pod, api::LIMIT).map_err(|error| error.to_string())
 }
 
-/// The namespace's labels bring nobody into the mesh, else it were on the list.
-fn by_labels(config: &Config, list: &AmbientList, pod: &PodName, found: &Metadata) -> Fate {
+/// A namespace that is not on the list brings nobody into the mesh by its labels.
+fn by_labels(config: &Config, list: &AmbientList, pod: &PodName, found: &Metadata, is_within: bool) -> Fate {
     let facts = PodFacts {
         namespace: &pod.namespace,
         name: &pod.name,
@@ -59,7 +62,13 @@ fn by_labels(config: &Config, list: &AmbientList, pod: &PodName, found: &Metadat
         // Such a pod has no network namespace that a plugin would be called for.
         host_network: false,
     };
-    match ambient::decide(facts, &Map::new(), &list.selectors, &config.exclude_namespaces) {
+    let (selectors, excluded) = (&list.selectors, &config.exclude_namespaces);
+    let decision = if is_within {
+        ambient::decide_within(facts, selectors, excluded)
+    } else {
+        ambient::decide(facts, &Map::new(), selectors, excluded)
+    };
+    match decision {
         Decision::Ambient => Fate::MustWait("its labels say that it is in the mesh".to_owned()),
         Decision::No(reason) => Fate::MayStart(format!("{reason}, says the Kubernetes API")),
     }
@@ -131,14 +140,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = list(dir.path(), false);
         let (config, list) = (config(&path, ""), AmbientList::read(&path).unwrap());
-        let fate = |labels: &str| {
+        let judge = |labels: &str, is_within: bool| {
             let found: Metadata = serde_json::from_str(labels).unwrap();
-            may_start(&by_labels(&config, &list, &pod("other", "a"), &found))
+            may_start(&by_labels(&config, &list, &pod("other", "a"), &found, is_within))
         };
+        let fate = |labels: &str| judge(labels, false);
         assert!(fate("{}"));
         assert!(!fate(r#"{"labels":{"istio.io/dataplane-mode":"ambient"}}"#));
         assert!(fate(
             r#"{"labels":{"istio.io/dataplane-mode":"ambient"},"annotations":{"sidecar.istio.io/status":"{}"}}"#
         ));
+        // Within a namespace of the mesh only a pod that declines is out of it, and one with a sidecar.
+        assert!(!judge("{}", true));
+        assert!(judge(r#"{"labels":{"istio.io/dataplane-mode":"none"}}"#, true));
+        assert!(judge(r#"{"annotations":{"sidecar.istio.io/status":"{}"}}"#, true));
     }
 }

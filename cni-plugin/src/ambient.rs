@@ -75,13 +75,22 @@ impl fmt::Display for Reason {
             Self::ExcludedNamespace => "its namespace is excluded",
             Self::HostNetwork => "it is on the host's network",
             Self::Sidecar => "it has a sidecar",
-            Self::NotSelected => "neither it nor its namespace is labelled for it",
+            Self::NotSelected => "its labels, or its namespace's, do not ask for it",
         })
     }
 }
 
 /// Decides about a pod of a namespace that has the labels `namespace`.
 pub fn decide(pod: PodFacts<'_>, namespace: &Map, selectors: &Selectors, excluded: &[String]) -> Decision {
+    decide_by(pod, excluded, || selectors.select(pod.labels, namespace))
+}
+
+/// The same of a pod whose namespace is in the mesh, by labels that are not known.
+pub fn decide_within(pod: PodFacts<'_>, selectors: &Selectors, excluded: &[String]) -> Decision {
+    decide_by(pod, excluded, || selectors.may_select(pod.labels))
+}
+
+fn decide_by(pod: PodFacts<'_>, excluded: &[String], is_selected: impl FnOnce() -> bool) -> Decision {
     if excluded.iter().any(|name| name == pod.namespace) {
         return Decision::No(Reason::ExcludedNamespace);
     }
@@ -91,11 +100,7 @@ pub fn decide(pod: PodFacts<'_>, namespace: &Map, selectors: &Selectors, exclude
     if pod.annotations.get(SIDECAR_STATUS).is_some_and(|status| !status.is_empty()) {
         return Decision::No(Reason::Sidecar);
     }
-    if selectors.select(pod.labels, namespace) {
-        Decision::Ambient
-    } else {
-        Decision::No(Reason::NotSelected)
-    }
+    if is_selected() { Decision::Ambient } else { Decision::No(Reason::NotSelected) }
 }
 
 #[cfg(test)]

@@ -163,9 +163,14 @@ fn held(output: &Output) -> String {
 }
 
 /// What becomes of a pod that the list does not settle, and what the API was asked.
+fn asked(api: impl Fn() -> Api, act: &Act) -> (Output, String) {
+    asked_in("default", api, act)
+}
+
+/// The same of a pod of another namespace.
 ///
 /// A second is short on a busy machine: what was to be answered and was not in time is asked again.
-fn asked(api: impl Fn() -> Api, act: &Act) -> (Output, String) {
+fn asked_in(namespace: &str, api: impl Fn() -> Api, act: &Act) -> (Output, String) {
     let dir = tempfile::tempdir().unwrap();
     write_list(dir.path(), false);
     let mut attempts = 0..ATTEMPTS;
@@ -173,7 +178,7 @@ fn asked(api: impl Fn() -> Api, act: &Act) -> (Output, String) {
         let api = api();
         std::fs::write(dir.path().join("kubeconfig"), api.kubeconfig.to_string()).unwrap();
         let served = api.once(act.clone());
-        let (output, question) = (add(dir.path(), "default"), served.join().unwrap());
+        let (output, question) = (add(dir.path(), namespace), served.join().unwrap());
         let is_late = String::from_utf8_lossy(&output.stdout).contains("no answer in time");
         if !is_late || matches!(act, Act::Hang) || attempts.next().is_none() {
             return (output, question);
@@ -198,6 +203,19 @@ fn the_labels_in_the_api_decide_over_both_families() {
         let (output, _) = asked(|| Api::new(address, name, true), &labelled);
         assert!(held(&output).contains("its labels say"), "{output:?}");
     }
+}
+
+#[test]
+fn a_pod_that_declines_starts_in_a_namespace_of_the_mesh() {
+    let pod = |labels: &Value| json!({ "name": "sleep", "namespace": "demo", "uid": "u1", "labels": labels });
+    let declining = ok(&pod(&json!({ "istio.io/dataplane-mode": "none" })));
+    let (output, question) = asked_in("demo", Api::trusted, &declining);
+    assert!(passed(&output) && question.contains("/namespaces/demo/pods/sleep"), "{output:?}");
+    let (output, _) = asked_in("demo", Api::trusted, &ok(&pod(&json!({}))));
+    assert!(held(&output).contains("its labels say"), "{output:?}");
+    let silent = Act::Answer("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n".to_owned());
+    let details = held(&asked_in("demo", Api::trusted, &silent).0);
+    assert!(details.contains("its namespace is in the mesh") && details.contains("answers 500"), "{details}");
 }
 
 #[test]
@@ -261,7 +279,7 @@ fn the_list_settles_what_it_can_without_a_question() {
     let dir = tempfile::tempdir().unwrap();
     assert!(held(&add(dir.path(), "default")).contains("ambient.json"));
     write_list(dir.path(), false);
-    assert!(held(&add(dir.path(), "demo")).contains("it is in the mesh"));
+    assert!(held(&add(dir.path(), "demo")).contains("its namespace is in the mesh"));
     assert!(held(&add(dir.path(), "default")).contains("kubeconfig"));
     write_list(dir.path(), true);
     held(&add(dir.path(), "demo"));

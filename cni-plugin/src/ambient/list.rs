@@ -38,8 +38,10 @@ pub struct AmbientList {
 /// What the list says of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
-    /// It is in the mesh, as far as that is known without its labels.
+    /// It is in the mesh, by its name.
     Yes,
+    /// Its namespace is in the mesh, and the pod unless its own labels say otherwise.
+    Namespace,
     /// It is not.
     No,
     /// Only its labels would say.
@@ -80,8 +82,10 @@ impl AmbientList {
 
     /// What it says of a pod.
     pub fn find(&self, namespace: &str, name: &str) -> Listed {
-        if self.namespaces.contains(namespace) || self.pods.contains(&format!("{namespace}/{name}")) {
+        if self.pods.contains(&format!("{namespace}/{name}")) {
             Listed::Yes
+        } else if self.namespaces.contains(namespace) {
+            Listed::Namespace
         } else if self.complete {
             Listed::No
         } else {

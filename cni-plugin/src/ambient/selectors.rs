@@ -133,6 +133,12 @@ impl Selectors {
         self.pairs.iter().any(matches)
     }
 
+    /// Whether a pod with these labels is in the mesh, in a namespace of which nothing is known but that some pair selects it. One that
+    /// selects the pod counts, whatever it says of namespaces: so a pod is taken for one of the mesh rather than for none.
+    pub fn may_select(&self, pod: &Map) -> bool {
+        self.pairs.iter().any(|pair| pair.pod_selector.matches(pod))
+    }
+
     /// Whether pods of a namespace with these labels are in the mesh by its labels, unless their own say otherwise.
     ///
     /// A pair that says nothing of namespaces counts only if it says nothing of pods either: else the pod alone decides.

@@ -137,7 +137,7 @@ fn a_namespace_is_listed_only_if_its_own_labels_bring_its_pods_in() {
 fn the_list_says_what_is_known_without_labels() {
     let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     let mut list = AmbientList::new(set(&["demo"]), set(&["other/by-name"]), false, Selectors::default());
-    assert_eq!(list.find("demo", "x"), Listed::Yes);
+    assert_eq!(list.find("demo", "x"), Listed::Namespace);
     assert_eq!(list.find("other", "by-name"), Listed::Yes);
     assert_eq!(list.find("other", "x"), Listed::Unknown);
     list.complete = true;
@@ -163,4 +163,30 @@ fn the_list_survives_the_way_over_the_file_and_garbage_is_no_list() {
     assert!(matches!(AmbientList::read(&path), Err(ListError::Version { found: 2, .. })));
     std::fs::write(&path, r#"{"version":1,"namespaces":["#).unwrap();
     assert!(matches!(AmbientList::read(&path), Err(ListError::File { .. })));
+}
+
+#[test]
+fn within_a_namespace_of_the_mesh_a_pod_is_out_only_if_no_selector_can_be_meant() {
+    let none = Map::new();
+    let decide = |labels: &Map, selectors: &Selectors| {
+        let facts =
+            PodFacts { namespace: "demo", name: "a", labels, annotations: &none, host_network: false };
+        decide_within(facts, selectors, &["kube-system".to_owned()]).is_ambient()
+    };
+    let usual = Selectors::default();
+    assert!(decide(&none, &usual) && decide(&map(&[(DATAPLANE_MODE, AMBIENT)]), &usual));
+    assert!(!decide(&map(&[(DATAPLANE_MODE, NONE)]), &usual));
+    let own: Selectors = serde_json::from_str(
+        r#"[{"podSelector":{"matchLabels":{"tier":"web"}},"namespaceSelector":{"matchLabels":{"team":"a"}}},
+            {"podSelector":{"matchLabels":{"mesh":"yes"}}}]"#,
+    )
+    .unwrap();
+    for (labels, is_in) in [
+        (map(&[("tier", "web")]), true),
+        (map(&[("mesh", "yes")]), true),
+        (map(&[("tier", "db")]), false),
+        (none.clone(), false),
+    ] {
+        assert_eq!(decide(&labels, &own), is_in, "{labels:?}");
+    }
 }

@@ -40,6 +40,10 @@ pub struct PodSpec {
     pub name: String,
     /// Its Kubernetes namespace.
     pub namespace: String,
+    /// Its UID, of the shape that Kubernetes gives.
+    pub uid: String,
+    /// Its annotations.
+    pub annotations: HashMap<String, String>,
     /// Port of the node, and the one of the pod behind it.
     pub host_port: Option<(u16, u16)>,
 }
@@ -47,7 +51,10 @@ pub struct PodSpec {
 impl PodSpec {
     /// A pod of the usual namespace.
     pub fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), namespace: NAMESPACE.to_owned(), host_port: None }
+        let (process, count) = (std::process::id() & 0xffff, PODS.fetch_add(1, Ordering::Relaxed));
+        let uid = format!("c0ffee01-0000-4000-{process:04x}-{count:012x}");
+        let (name, namespace) = (name.to_owned(), NAMESPACE.to_owned());
+        Self { name, namespace, uid, annotations: HashMap::new(), host_port: None }
     }
 }
 
@@ -131,7 +138,19 @@ impl CriNode {
 
     /// Starts its agent, and waits until it is ready.
     pub fn start_agent(&self) -> Result<Agent> {
-        Agent::start(&self.node, &self.mesh_path())
+        self.start_agent_with(&[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_agent_with(&self, arguments: &[&str]) -> Result<Agent> {
+        let mut agent = Agent::spawn(&self.node, &self.mesh_path(), arguments)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    /// Where the plugin's entry says that the kubeconfig is; there is none unless a test writes it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        kubeconfig_of(&self.node)
     }
 
     /// The entry that lets a pod into the mesh when the plugin brings it.
@@ -178,14 +197,13 @@ impl CriNode {
     }
 
     fn config(&self, spec: &PodSpec) -> PodSandboxConfig {
-        let PodSpec { name, namespace, host_port } = spec;
-        let uid = format!("{}-{}", self.run.id(), PODS.fetch_add(1, Ordering::Relaxed));
+        let PodSpec { name, namespace, uid, annotations, host_port } = spec;
         let namespaces = NamespaceOption {
             network: NamespaceMode::Pod.into(),
             pid: NamespaceMode::Container.into(),
             ipc: NamespaceMode::Pod.into(),
         };
-        let labels = [("name", name), ("namespace", namespace), ("uid", &uid)];
+        let labels = [("name", name), ("namespace", namespace), ("uid", uid)];
         let parent = format!("/{}/{}/pod{uid}", containers::cgroup_of(self.run.id()), self.node.name());
         let mapping = |(host, container): &(u16, u16)| PortMapping {
             protocol: 0,
@@ -200,17 +218,10 @@ impl CriNode {
                 attempt: 0,
             }),
             hostname: name.clone(),
-            log_directory: self
-                .run
-                .dir()
-                .join(self.node.name())
-                .join("logs")
-                .join(&uid)
-                .display()
-                .to_string(),
+            log_directory: self.run.dir().join(self.node.name()).join("logs").join(uid).display().to_string(),
             port_mappings: host_port.iter().map(mapping).collect(),
             labels: labels.map(|(key, value)| (format!("io.kubernetes.pod.{key}"), value.clone())).into(),
-            annotations: HashMap::from([("ambient.istio.io/example".to_owned(), name.clone())]),
+            annotations: annotations.clone(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: parent,
                 security_context: Some(SandboxSecurity { namespace_options: Some(namespaces) }),
@@ -244,6 +255,10 @@ impl Drop for CriNode {
     }
 }
 
+fn kubeconfig_of(node: &Node) -> PathBuf {
+    node.agent_dir().join("culvert-kubeconfig")
+}
+
 /// What the installer would have made of a conflist of bridge and portmap.
 fn conflist(node: &Node) -> Result<Value> {
     let mut list = node.conflist()?;
@@ -251,6 +266,7 @@ fn conflist(node: &Node) -> Result<Value> {
     list.plugins.insert(1, portmap);
     let ours = list.plugins.last_mut().and_then(Value::as_object_mut).context("a conflist has our entry")?;
     ours.insert("ambientList".to_owned(), json!(node.agent_dir().join("ambient.json")));
+    ours.insert("kubeconfig".to_owned(), json!(kubeconfig_of(node)));
     ours.insert("capabilities".to_owned(), json!({ "io.kubernetes.cri.pod-annotations": true }));
     Ok(json!({ "cniVersion": list.cni_version, "name": list.name, "plugins": list.plugins }))
 }

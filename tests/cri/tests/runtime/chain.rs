@@ -44,18 +44,23 @@ fn pods_of_a_real_runtime_are_in_the_mesh_host_ports_included_and_leave_nothing(
     agent2.wait_for_log(&["connection complete", "inbound", identity], LIMIT)?;
 
     // Through the node's port a stranger reaches the pod, until a policy says who may.
-    let host = SocketAddr::from((n2.node.addresses().0, HOST_PORT));
-    eventually_ok("the host port to answer", LIMIT, || ok(&knock(&outside, host)?))?;
+    let (v4, v6) = n2.node.addresses();
+    let hosts = [SocketAddr::from((v4, HOST_PORT)), SocketAddr::from((v6, HOST_PORT))];
+    for host in hosts {
+        eventually_ok(&format!("{host} to answer"), LIMIT, || ok(&knock(&outside, host)?))?;
+    }
     mesh.policies.push(serde_json::json!({
         "name": "only-client", "namespace": NAMESPACE, "scope": "Namespace", "action": "Allow",
         "rules": [[[{ "principals": [{ "Exact": "cluster.local/ns/demo/sa/client" }] }]]],
     }));
     write(&mesh, [&n1, &n2])?;
-    eventually_ok("the host port to refuse a stranger", LIMIT, || {
-        let attempt = knock(&outside, host)?;
-        ensure!(attempt.is_refused(), "{attempt:?}");
-        Ok(())
-    })?;
+    for host in hosts {
+        eventually_ok(&format!("{host} to refuse a stranger"), LIMIT, || {
+            let attempt = knock(&outside, host)?;
+            ensure!(attempt.is_refused(), "{attempt:?}");
+            Ok(())
+        })?;
+    }
     answered(&client, &server).context("a client that may")?;
 
     // A runtime that is started anew knows its pods, which never noticed.

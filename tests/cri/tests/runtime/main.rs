@@ -4,6 +4,7 @@
 
 mod chain;
 mod churn;
+mod kubernetes;
 mod outage;
 mod podman;
 mod verbs;

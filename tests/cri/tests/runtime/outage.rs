@@ -20,9 +20,8 @@ fn without_an_agent_pods_of_the_mesh_wait_and_others_start() -> Result<()> {
     let system = n1.sandbox(&PodSpec { namespace: "kube-system".to_owned(), ..PodSpec::named("dns") })?;
 
     let mut agent = n1.start_agent()?;
-    // What an agent leaves that knows everybody.
-    let list = r#"{"version":1,"namespaces":[],"pods":["demo/inside"],"complete":true}"#;
-    std::fs::write(n1.node.agent_dir().join("ambient.json"), list)?;
+    let list = n1.node.agent_dir().join("ambient.json");
+    eventually_ok("the agent to leave its list", LIMIT, || Ok(std::fs::metadata(&list)?))?;
     n1.remove(&system)?;
     let empty = Empty::look(&n1)?;
     agent.kill9()?;
@@ -40,6 +39,10 @@ fn without_an_agent_pods_of_the_mesh_wait_and_others_start() -> Result<()> {
     ] {
         ensure!(event.contains(words), "{words:?} in {event}");
     }
+    // The runtime tells of a sidecar, which is another data plane's.
+    let sidecar = [("sidecar.istio.io/status".to_owned(), "{}".to_owned())].into();
+    let injected = n1.sandbox(&PodSpec { annotations: sidecar, ..PodSpec::named("inside") })?;
+    n1.remove(&injected)?;
     let outside = n1.pod_with_server(&PodSpec::named("outside"))?;
     n1.remove(&outside)?;
 

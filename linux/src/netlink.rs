@@ -194,6 +194,25 @@ pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkErr
     })
 }
 
+/// Whether somebody sends packets of this mark to this table, in any family and at any place.
+pub fn has_rule_to(netns: &Netns, mark: u32, table: u32) -> Result<bool, NetlinkError> {
+    with_handle(netns, async |handle| {
+        for family in families() {
+            let version = if *family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
+            let mut rules = handle.rule().get(version).execute();
+            let mut found = false;
+            while let Some(rule) = rules.try_next().await.map_err(kernel("list rules"))? {
+                let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
+                found |= has(RuleAttribute::FwMark(mark)) && has(RuleAttribute::Table(table));
+            }
+            if found {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
+}
+
 /// The families that the kernel has: IPv6 can be switched off when it boots, and then it answers each message about it
 /// with another error, or with none.
 fn families() -> &'static [AddressFamily] {

@@ -22,6 +22,7 @@ mod machine;
 mod mend;
 mod metrics;
 mod options;
+mod other_mesh;
 mod presence;
 mod reconcile;
 mod record;

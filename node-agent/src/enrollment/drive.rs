@@ -14,7 +14,8 @@ use super::machine::{Event, Step};
 use super::record::{Record, Remembered};
 use super::wishes::Wanted;
 use super::{
-    Captured, EnrollError, Enrolled, Enroller, Health, PodKey, blocking, listeners_of, options, verify,
+    Captured, EnrollError, Enrolled, Enroller, Health, PodKey, blocking, listeners_of, options, other_mesh,
+    verify,
 };
 
 /// How long a release waits for the annotation to be taken back. An API that is away must not keep a pod captured that its owner
@@ -218,6 +219,10 @@ impl Enroller {
     /// Attaches capture, after its record is written.
     async fn attach(&self, pod: &PodKey, work: &mut Enrolment) -> Result<(), EnrollError> {
         self.refuse_guest(&work.location.netns)?;
+        if !self.node.is_enrolled(work.record.cookie) {
+            let fresh = work.location.netns.try_clone()?;
+            blocking(move || other_mesh::refuse(&fresh)).await??;
+        }
         self.records.write(&work.record)?;
         let inherited = self.lock_inherited().get(&work.record.cookie).map(Listeners::try_clone).transpose();
         let inherited = inherited.map_err(EnrollError::Inherited)?;

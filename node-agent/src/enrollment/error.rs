@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use linux::container::ContainerError;
+use linux::netlink::NetlinkError;
 use linux::netns::NetnsError;
 use redirect::CaptureError;
 use thiserror::Error;
@@ -35,6 +36,15 @@ pub(crate) enum EnrollError {
          this node, and cannot be captured; run it under a runtime without one, or take it out of the mesh"
     )]
     Guest(String),
+    /// Another mesh has captured it.
+    #[error(
+        "the pod holds rules of istio-cni (mark 0x111 to table 100), by which its traffic would go to a ztunnel that is not there: \
+         drain this node, or start the pod again, and it comes up without them"
+    )]
+    OtherMesh,
+    /// It cannot be told whether another mesh has captured it.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
     /// The container is not there.
     #[error(transparent)]
     Container(#[from] ContainerError),

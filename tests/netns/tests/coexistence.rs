@@ -284,6 +284,26 @@ fn a_pod_with_a_network_stack_of_its_own_is_refused_and_the_others_are_served() 
 }
 
 #[test]
+fn a_pod_that_istio_cni_has_captured_is_refused_until_its_rules_are_gone() -> Result<()> {
+    let bare = Bare::new()?;
+    let name = bare.neighbour.netns().file_name().context("name")?.to_string_lossy().into_owned();
+    // What istio-cni leaves in a pod beside its iptables rules, whichever kind of those it has written.
+    let rule = "rule add fwmark 0x111/0xfff pref 32764 lookup 100";
+    command::ip(&format!("-n {name} {rule}"))?;
+    let mut mesh = bare.mesh.clone();
+    mesh.enroll = [&bare.client, &bare.neighbour].map(Enroll::running).into();
+    let [n1, _] = bare.nodes.clone();
+    mesh.write_for(&n1, &bare.mesh_path(&n1))?;
+    let agent = Agent::start(&n1, &bare.mesh_path(&n1))?;
+    agent.wait_for_log(&["demo/neighbour", "rules of istio-cni", "drain this node"], LIMIT)?;
+    agent.wait_for_log(&["pod enrolled", "demo/client"], LIMIT)?;
+    ensure!(!routing(&bare.neighbour)?.contains("0xc17"), "nothing of capture may be left in it");
+    command::ip(&format!("-n {name} {}", rule.replace("add", "del")))?;
+    agent.wait_for_log(&["pod enrolled", "demo/neighbour"], LIMIT * 3)?;
+    Ok(())
+}
+
+#[test]
 fn a_stack_that_starts_after_enrolment_degrades_its_pod() -> Result<()> {
     let world = World::new()?;
     let kernel = play_kernel(&world.client, "qemu-system-x86_64")?;

@@ -3,7 +3,7 @@
 //! A kubelet is a process of the host's network namespace whose executable has one of the configured names (k3s and
 //! MicroK8s have it inside binaries of other names). It is looked for again when it ends, and every few seconds, for a
 //! new one may start beside it. Nobody else of the host is exempt. When the agent is dead, the kubelet that it found stays
-//! exempt. A kubelet whose cgroup cannot be told is watched for on the root of the hierarchy, which costs every connection of
+//! exempt. The exemption is the kubelet's and not a pod's: it is there before a pod is captured, and when it has been released. A kubelet whose cgroup cannot be told is watched for on the root of the hierarchy, which costs every connection of
 //! the machine a little.
 
 use std::collections::BTreeSet;
@@ -29,29 +29,48 @@ pub(crate) struct Search {
     pub(crate) names: Vec<String>,
 }
 
-/// Keeps capture informed until the process ends.
-pub(crate) async fn follow(node: Arc<NodeCapture>, search: Search) {
-    let mut known = None;
-    let mut tick = tokio::time::interval(PERIOD);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        let (node, looked) = (Arc::clone(&node), search.clone());
+/// Keeps capture informed.
+pub(crate) struct Watch {
+    node: Arc<NodeCapture>,
+    search: Search,
+    known: Option<BTreeSet<u32>>,
+}
+
+impl Watch {
+    /// Nothing is looked for yet.
+    pub(crate) fn new(node: Arc<NodeCapture>, search: Search) -> Self {
+        Self { node, search, known: None }
+    }
+
+    /// Looks once. To be done before the first pod is captured: its probes must not be without their exemption for a moment.
+    pub(crate) async fn look(&mut self) {
+        let (node, search) = (Arc::clone(&self.node), self.search.clone());
         // Reading a process table of thousands takes some milliseconds.
         let found = tokio::task::spawn_blocking(move || {
-            let found = find(&looked);
-            let cgroups = cgroups(&looked.proc, &found);
+            let found = find(&search);
+            let cgroups = cgroups(&search.proc, &found);
             node.set_probers(&found, &cgroups).map(|()| found)
         });
         match found.await {
             Ok(Ok(found)) => {
-                if known.as_ref() != Some(&found) {
-                    tracing::info!(processes = ?found, names = ?search.names, "health probes of these processes are exempt");
-                    known = Some(found);
+                if self.known.as_ref() != Some(&found) {
+                    let names = &self.search.names;
+                    tracing::info!(processes = ?found, ?names, "health probes of these processes are exempt");
+                    self.known = Some(found);
                 }
             }
             Ok(Err(error)) => tracing::warn!(%error, "health probes may be captured"),
             Err(error) => tracing::warn!(%error, "health probes may be captured"),
+        }
+    }
+
+    /// Looks again and again until the process ends.
+    pub(crate) async fn follow(mut self) -> std::io::Result<()> {
+        let mut tick = tokio::time::interval(PERIOD);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.look().await;
         }
     }
 }

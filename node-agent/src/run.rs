@@ -108,7 +108,6 @@ async fn serve(
     }
     let node = Arc::new(opening.await??);
     redirect::egress::prepare(&node, capture.egress_guard)?;
-    let search = kubelet_search(config);
     let data_path = tunnel::Config { tls, ..config.data_path.clone() };
     let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
     let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut registry)?;
@@ -154,10 +153,9 @@ async fn serve(
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
     // From here on this agent alone changes what is captured.
-    background.spawn(async move {
-        kubelet::follow(node, search).await;
-        Ok(())
-    });
+    let mut kubelet = kubelet::Watch::new(node, kubelet_search(config));
+    kubelet.look().await;
+    background.spawn(kubelet.follow());
     if let Some(events) = events {
         let enroller = Arc::clone(&enroller);
         background.spawn(async move {

@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Agent, eventually};
+use harness::mesh_file::Enroll;
+use harness::{Agent, Node, Run, eventually};
 use netns_tests::{Bare, HTTP, LIMIT, World, at, mesh_path};
 
 /// A copy of the tests' client program whose executable has this name: what it asks is asked by that process.
-fn program(world: &World, name: &str) -> Result<PathBuf> {
+fn program(run: &Run, name: &str) -> Result<PathBuf> {
     let original = harness::node::binary("POD_APP_BIN", "pod-app")?;
-    let copy = world.run.dir().join(name);
+    let copy = run.dir().join(name);
     std::fs::copy(&original, &copy).with_context(|| copy.display().to_string())?;
     Ok(copy)
 }
@@ -23,8 +24,8 @@ struct Asker {
 }
 
 impl Asker {
-    fn start(world: &World, program: &std::path::Path, to: SocketAddr) -> Result<Self> {
-        let netns = format!("--net={}", world.nodes[1].netns().display());
+    fn start(node: &Node, program: &std::path::Path, to: SocketAddr) -> Result<Self> {
+        let netns = format!("--net={}", node.netns().display());
         let child = Command::new("nsenter")
             .arg(netns)
             .arg(program)
@@ -47,23 +48,21 @@ impl Asker {
     }
 }
 
+/// Starts the agent of a node whose kubelet is one of its processes.
+fn start(bare: &Bare, node: &Node) -> Result<Agent> {
+    let host = node.netns().display().to_string();
+    let arguments = ["--host-netns", &host, "--probe-processes", "kubelet,k3s"];
+    let mut agent = Agent::spawn(node, &mesh_path(&bare.run, node), &arguments)?;
+    agent.wait_ready()?;
+    Ok(agent)
+}
+
 fn world() -> Result<World> {
     let mut bare = Bare::new()?;
-    bare.mesh.enroll =
-        [&bare.client, &bare.neighbour, &bare.server].map(harness::mesh_file::Enroll::running).into();
+    bare.mesh.enroll = [&bare.client, &bare.neighbour, &bare.server].map(Enroll::running).into();
     bare.write_mesh()?;
-    let [n1, n2] = bare.nodes.clone();
-    let start = |node: &harness::Node| -> Result<Agent> {
-        let host = node.netns().display().to_string();
-        let mut agent = Agent::spawn(
-            node,
-            &mesh_path(&bare.run, node),
-            &["--host-netns", &host, "--probe-processes", "kubelet,k3s"],
-        )?;
-        agent.wait_ready()?;
-        Ok(agent)
-    };
-    let (agent1, agent2) = (start(&n1)?, start(&n2)?);
+    let [n1, n2] = &bare.nodes;
+    let (agent1, agent2) = (start(&bare, n1)?, start(&bare, n2)?);
     agent2.wait_for_log(&["pod enrolled", "demo/server"], LIMIT)?;
     let Bare { nodes, wire, client, neighbour, server, plain, outside, apps, mesh, run } = bare;
     Ok(World { agent1, agent2, client, neighbour, server, plain, outside, mesh, nodes, wire, apps, run })
@@ -72,11 +71,11 @@ fn world() -> Result<World> {
 #[test]
 fn i4_the_kubelet_reaches_the_app_directly_also_with_the_agent_dead() -> Result<()> {
     let mut world = world()?;
-    let kubelet = program(&world, "kubelet")?;
+    let kubelet = program(&world.run, "kubelet")?;
     for alive in [true, false] {
         for target in at(world.server.addresses(), HTTP) {
             // The agent finds it while it waits; a dead one cannot, so it is started before the agent dies.
-            let asker = Asker::start(&world, &kubelet, target)?;
+            let asker = Asker::start(&world.nodes[1], &kubelet, target)?;
             if !alive {
                 world.agent2.restart().ok();
             }
@@ -96,16 +95,40 @@ fn i4_the_kubelet_reaches_the_app_directly_also_with_the_agent_dead() -> Result<
 }
 
 #[test]
+fn i4_the_kubelet_is_exempt_before_the_first_pod_is_captured() -> Result<()> {
+    let mut bare = Bare::new()?;
+    bare.mesh.enroll = vec![Enroll::running(&bare.server)];
+    bare.write_mesh()?;
+    let node = &bare.nodes[1];
+    let kubelet = program(&bare.run, "kubelet")?;
+    let [v4, v6] = at(bare.server.addresses(), HTTP).map(|target| Asker::start(node, &kubelet, target));
+    let (v4, v6) = (v4?, v6?);
+    let agent = start(&bare, node)?;
+    agent.wait_for_log(&["pod enrolled", "demo/server"], LIMIT)?;
+    let log = agent.log();
+    let line = |words: &str| log.lines().position(|line| line.contains(words));
+    let (exempt, captured) = (line("health probes of these processes are exempt"), line("pod enrolled"));
+    ensure!(exempt.is_some() && exempt < captured, "{log}");
+    let processes = log.lines().nth(exempt.context("a line")?).context("a line")?;
+    for asker in [v4, v6] {
+        ensure!(processes.contains(&asker.child.id().to_string()), "{processes}");
+        let (seen, own) = asker.ask()?;
+        ensure!(seen == own, "{own} was seen as {seen}");
+    }
+    Ok(())
+}
+
+#[test]
 fn i5_another_process_of_the_host_is_captured_as_anyone() -> Result<()> {
     let world = world()?;
-    let other = program(&world, "not-a-kubelet")?;
+    let other = program(&world.run, "not-a-kubelet")?;
     for target in at(world.server.addresses(), HTTP) {
-        let (seen, own) = Asker::start(&world, &other, target)?.ask()?;
+        let (seen, own) = Asker::start(&world.nodes[1], &other, target)?.ask()?;
         ensure!(seen.ip() == own.ip() && seen != own, "{own} was seen as {seen}");
         world.agent2.wait_for_log(&["connection complete", &format!("src.addr={own}"), "inbound"], LIMIT)?;
     }
     // Nor is a process with the name of a kubelet anywhere but on the host.
-    let kubelet = program(&world, "kubelet")?;
+    let kubelet = program(&world.run, "kubelet")?;
     let target = at(world.server.addresses(), HTTP)[0];
     let netns = format!("--net={}", world.plain.netns().display());
     let output = Command::new("nsenter")

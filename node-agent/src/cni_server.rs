@@ -15,7 +15,7 @@ use linux::fdpass::Connection;
 use linux::netns::Netns;
 use tokio::runtime::Handle;
 
-use crate::enrollment::{EnrollError, Enroller, Location, PodKey, Want};
+use crate::enrollment::{self, EnrollError, Enroller, Location, PodKey, Want};
 use crate::unix_server::{self, Purpose, Server};
 
 /// Name of the socket in the run directory.
@@ -159,12 +159,11 @@ fn undecided(pod: &PodKey) -> Response {
 
 /// The path by which this agent finds the namespace again; empty where it does not see what the plugin sees.
 fn seen_path(netns: &Netns, path: String) -> PathBuf {
-    let path = PathBuf::from(path);
-    if Netns::open(&path).is_ok_and(|seen| seen.id() == netns.id()) {
-        return path;
+    if let Some(seen) = enrollment::seen_path(netns.id(), Path::new(&path)) {
+        return seen;
     }
     tracing::warn!(
-        path = %path.display(),
+        path,
         "the agent does not see the pod's network namespace at this path, so it cannot take the pod over after a restart; \
          mount the runtime's namespace directory into the agent"
     );

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use linux::netns::Netns;
@@ -13,10 +13,7 @@ use linux::pods::{self, Candidate};
 use linux::{container, netlink};
 
 use super::wishes::Wanted;
-use super::{EnrollError, Enroller, Location, blocking};
-
-/// Where container runtimes mount the namespaces of pods.
-const MOUNTS: [&str; 2] = ["/run/netns", "/run/docker/netns"];
+use super::{EnrollError, Enroller, Location, blocking, places};
 
 /// The candidates of every pod, by UID.
 pub(super) type Candidates = HashMap<String, Vec<Candidate>>;
@@ -61,8 +58,7 @@ fn find_pod(uid: &str, ips: &[IpAddr], candidates: &Candidates) -> Result<Locati
         }
         let found = netlink::addresses(&netns).map_err(EnrollError::Addresses)?;
         if let Some(ip) = ips.iter().find(|ip| found.contains(ip)) {
-            let mounts = MOUNTS.map(PathBuf::from);
-            let path = pods::mounted(&mounts, *id).unwrap_or_else(|| path.clone());
+            let path = places::mount(*id).unwrap_or_else(|| path.clone());
             return Ok(Location { ips: vec![*ip], ..Location::found(netns, path) });
         }
     }

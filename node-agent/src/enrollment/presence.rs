@@ -5,6 +5,8 @@ use std::path::Path;
 
 use linux::netns::{Netns, NetnsError};
 
+use super::places;
+
 /// What is known of a namespace.
 #[derive(Debug)]
 pub(super) enum Presence {
@@ -32,9 +34,17 @@ pub(super) fn look(path: &Path, cookie: u64) -> Presence {
         },
         // The file that a namespace was mounted on stays a plain file.
         Err(NetnsError::NotANetns { .. }) => Presence::Gone,
-        Err(NetnsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Presence::Gone,
+        Err(NetnsError::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            by_its_other_name(path, cookie).map_or(Presence::Gone, Presence::There)
+        }
         Err(error) => Presence::Unknown(error),
     }
+}
+
+/// An agent before this one may have seen it by another path, in a container with other mounts.
+fn by_its_other_name(path: &Path, cookie: u64) -> Option<Netns> {
+    let netns = Netns::open(&places::otherwise(path)?).ok()?;
+    (netns.cookie().ok()? == cookie).then_some(netns)
 }
 
 #[cfg(test)]

@@ -202,7 +202,14 @@ impl Enroller {
                 Some(location) => return self.take_over_replaced(record, location.netns).await,
                 None => None,
             },
-            Presence::Unknown(error) => return Err(error.into()),
+            // Its namespace is not seen where the runtime has it, but perhaps by its processes.
+            Presence::Unknown(error) => match self.find_again(&record).await {
+                Some(location) if location.netns.cookie()? == cookie => {
+                    record.netns = location.path;
+                    Some(location.netns)
+                }
+                _ => return Err(error.into()),
+            },
         };
         match (netns, self.want(&record.pod), self.want_of(&record)) {
             (Some(netns), _, Some(wanted)) => {

@@ -3,6 +3,9 @@
 //! The kernel says what is captured (pins, rows); only these say whose it is. A record is written before the pod is
 //! captured and removed after it was released, so that there is no captured pod without one. A record that cannot be read
 //! is reported and left alone.
+//!
+//! An agent is also followed by an older one. What a later release has added is passed over, for it takes a pod over by what it knows
+//! rather than not at all; only a release that gives a field another meaning counts the version up, and then the older one keeps off.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,9 +37,12 @@ impl std::fmt::Display for PodKey {
     }
 }
 
+/// What a record means; the first one is not written down.
+const VERSION: u32 = 1;
+
 /// A captured pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
     /// Names of the pod.
     pub(crate) pod: PodKey,
@@ -200,8 +206,17 @@ impl Records {
 }
 
 fn read(path: &Path) -> Result<Record, RecordError> {
+    #[derive(Deserialize)]
+    struct Stated {
+        version: Option<u32>,
+    }
     let error = |source| RecordError { path: path.to_owned(), source };
     let bytes = std::fs::read(path).map_err(error)?;
+    let Stated { version } = serde_json::from_slice(&bytes).map_err(|e| error(e.into()))?;
+    if let Some(version) = version.filter(|version| *version > VERSION) {
+        let what = format!("it has version {version}, this release knows {VERSION}; run a later release");
+        return Err(error(io::Error::other(what)));
+    }
     serde_json::from_slice(&bytes).map_err(|e| error(e.into()))
 }
 
@@ -234,6 +249,29 @@ mod tests {
         records.remove(&pod).unwrap();
         assert!(records.list().unwrap().is_empty());
         assert!(run_dir.join("pods/bad.json").exists());
+        std::fs::remove_dir_all(&run_dir).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_a_later_release_is_read_unless_it_means_something_else() {
+        let run_dir = std::env::temp_dir().join(format!("culvert-later-{}", std::process::id()));
+        let records = Records::open(&run_dir).unwrap();
+        let pod = PodKey { namespace: "n".into(), name: "p".into() };
+        let text = |version: u32| {
+            format!(
+                r#"{{"version":{version},"pod":{{"namespace":"n","name":"p","cluster":"c"}},"netns":"/run/netns/x","cookie":7,
+                    "containerId":"c1","interfaces":["eth0"],"entry":{{"uid":"u1","priority":3}}}}"#
+            )
+        };
+        let path = records.path(&pod);
+        std::fs::write(&path, text(VERSION)).unwrap();
+        let read = records.read(&pod).unwrap();
+        assert_eq!((read.cookie, read.container_id.as_deref()), (7, Some("c1")));
+        assert_eq!(read.uid().as_deref(), Some("u1"));
+        assert_eq!(records.list().unwrap(), [read]);
+        std::fs::write(&path, text(VERSION + 1)).unwrap();
+        assert!(records.read(&pod).is_none() && records.list().unwrap().is_empty());
+        assert!(path.exists(), "it is left alone");
         std::fs::remove_dir_all(&run_dir).unwrap();
     }
 

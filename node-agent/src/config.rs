@@ -35,7 +35,7 @@ pub(crate) use self::data_path::Tls;
 pub(crate) use self::effective::Effective;
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::flags::Flags;
-pub(crate) use self::install::Install;
+pub(crate) use self::install::{DaemonSet, Install};
 pub(crate) use self::kubernetes::{Kubernetes, Membership};
 pub(crate) use self::node::Node;
 pub(crate) use self::process::Process;

@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod freeze;
 mod guests;
+mod leave;
 mod locate;
 mod machine;
 mod mend;

@@ -12,6 +12,7 @@ mod files;
 mod keeper;
 mod kubeconfig;
 mod metrics;
+mod owner;
 mod plan;
 mod removal;
 #[cfg(test)]
@@ -29,16 +30,16 @@ pub(crate) use command::{install, uninstall};
 pub(crate) use entry::{AgentPod, Entry};
 pub(crate) use kubeconfig::{Api, NAME as KUBECONFIG};
 pub(crate) use plan::{Plan, Style};
-pub(crate) use wanted::Owner;
 
 use self::keeper::Keeper;
 use self::metrics::InstallMetrics;
-use self::wanted::Verdict;
-use crate::config::Install;
+use self::owner::InCluster;
+use self::wanted::{Owner, Verdict};
+use crate::config::Config;
 use crate::readiness::Readiness;
 
 /// How long the Kubernetes API is asked at the end whether another agent is to come.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The installation of a running agent, which may be none at all.
 pub(crate) struct Installation {
@@ -50,20 +51,20 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// What the agent is to keep installed. Nothing is done yet, but the agent is not ready until all is there.
-    ///
-    /// `owner` knows whether another agent is to come to the node of this name after this one.
-    pub(crate) fn prepare(
-        install: &Install,
-        node: &str,
-        owner: Option<Arc<dyn Owner>>,
-        readiness: &Readiness,
-        registry: &mut Registry,
-    ) -> Self {
+    /// What the agent is to keep installed. Nothing is done yet, but the agent is not ready until all is there. Must be called within a
+    /// runtime.
+    pub(crate) fn prepare(config: &Config, readiness: &Readiness, registry: &mut Registry) -> Self {
+        let install = &config.install;
         let plan = install.plan.clone().map(Arc::new);
         let keeper =
             plan.clone().map(|plan| Keeper::new(plan, readiness, InstallMetrics::register(registry)));
-        Self { plan, keeper, keeping: None, owner, node: node.to_owned() }
+        let owner = config.kubernetes.clone().zip(install.daemon_set.clone());
+        let owner = owner.map(|(kubernetes, set)| {
+            let owner = Arc::new(InCluster::new(kubernetes, set));
+            tokio::spawn(Arc::clone(&owner).follow());
+            owner as Arc<dyn Owner>
+        });
+        Self { plan, keeper, keeping: None, owner, node: config.node.name.clone() }
     }
 
     /// Installs, and keeps it so. Must be called within a runtime.
@@ -82,9 +83,11 @@ impl Installation {
         }
     }
 
-    /// The agent was told to end: removes the installation if no other agent will come. Says whether that is so.
-    pub(crate) async fn end(&mut self) -> bool {
-        let Some(plan) = self.plan.clone() else { return false };
+    /// Whether no other agent will come to this node after this one, which was told to end. Where that is not known for sure, it is not so.
+    pub(crate) async fn is_to_go(&self) -> bool {
+        if self.plan.is_none() && self.owner.is_none() {
+            return false;
+        }
         let verdict = match &self.owner {
             None => Verdict::Unknown("nobody can be asked".to_owned()),
             Some(owner) => {
@@ -94,31 +97,33 @@ impl Installation {
             }
         };
         match verdict {
-            Verdict::Stays => {
-                tracing::info!("the CNI plugin stays for the next agent");
-                false
-            }
-            Verdict::Unknown(reason) => {
-                tracing::warn!(
-                    reason,
-                    "the CNI plugin stays: it is not known that no other agent will come. To remove it: culvert uninstall"
-                );
-                false
-            }
+            Verdict::Stays => tracing::info!("the CNI plugin stays for the next agent"),
+            Verdict::Unknown(reason) => tracing::warn!(
+                reason,
+                "the CNI plugin stays: it is not known that no other agent will come. To remove it: culvert uninstall"
+            ),
             Verdict::Ends(reason) => {
-                self.leave().await;
-                remove(plan, &reason).await;
-                true
+                tracing::info!(reason, "no other agent will come to this node, so all of it is removed");
+                return true;
             }
+        }
+        false
+    }
+
+    /// Takes the installation off the node.
+    pub(crate) async fn remove(&mut self) {
+        self.leave().await;
+        if let Some(plan) = self.plan.clone() {
+            remove(plan).await;
         }
     }
 }
 
-async fn remove(plan: Arc<Plan>, reason: &str) {
+async fn remove(plan: Arc<Plan>) {
     match tokio::task::spawn_blocking(move || plan.remove()).await {
         Ok(removal) => {
             let changed: Vec<_> = removal.changed.iter().map(|path| path.display().to_string()).collect();
-            tracing::info!(reason, ?changed, "the CNI plugin is removed");
+            tracing::info!(?changed, "the CNI plugin is removed");
             removal
                 .failures
                 .iter()

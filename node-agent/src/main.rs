@@ -12,6 +12,7 @@ mod cli;
 mod cni_server;
 mod config;
 mod detach;
+mod ending;
 mod enrollment;
 mod feed;
 mod handover;

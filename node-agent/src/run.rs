@@ -15,7 +15,6 @@ use anyhow::Context as _;
 use prometheus_client::registry::Registry;
 use redirect::{Listeners, NodeCapture, NodeGuard, Preparation, Role};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
@@ -24,6 +23,7 @@ use tunnel::Tunnel;
 use crate::admin::Admin;
 use crate::cli::Place;
 use crate::config::Config;
+use crate::ending::{Ending, until_told};
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
 use crate::feed::Feed;
 use crate::handover::{
@@ -34,7 +34,7 @@ use crate::lock::InstanceLock;
 use crate::membership::Membership;
 use crate::readiness::Readiness;
 use crate::tls;
-use crate::{admin, admin_socket, cni_server, detach, kubelet, logging, metrics, unix_server, zds};
+use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server, zds};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -97,8 +97,7 @@ async fn serve(
         NodeCapture::open_with(&bpffs, prepared.join().unwrap_or_default())
     });
     let feed = Feed::start(config, &readiness, &mut registry)?;
-    let mut installation =
-        Installation::prepare(&config.install, &config.node.name, None, &readiness, &mut registry);
+    let mut installation = Installation::prepare(config, &readiness, &mut registry);
     background.spawn(admin::serve_readiness(readiness_port, readiness.clone()));
 
     match linux::sysctl::make_writable() {
@@ -166,29 +165,21 @@ async fn serve(
     background.spawn(membership.keep_list());
     tokio::spawn(enrollment::run(Arc::clone(&enroller), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
-    let estate = hand_out(place, enroller, lock, ports, sockets)?;
+    let estate = hand_out(place, Arc::clone(&enroller), lock, ports, sockets)?;
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
 
+    let ending = Ending { process, tunnel, quit, enroller, installation };
     tokio::select! {
-        told = until_told(&quit) => {
+        told = until_told(&ending.quit) => {
             told?;
-            let is_last = installation.end().await;
-            wind_down(&tunnel, process.termination_deadline, &quit).await?;
-            if is_last {
-                detach::clear(place)?;
-                tracing::info!("agent ends, and so does capture on this node");
-            } else {
-                tracing::info!("agent ends; captured pods are refused until the next one starts");
-            }
+            ending.told(&estate).await
         }
         () = estate.given() => {
-            installation.leave().await;
             background.shutdown().await;
-            drain(&tunnel, process.drain_limit).await?;
+            ending.handed_over().await
         }
     }
-    Ok(())
 }
 
 /// What the admin interface shows and can do.
@@ -247,49 +238,6 @@ fn inherited(pods: HashMap<u64, Vec<Named>>) -> HashMap<u64, Listeners> {
     usable.collect()
 }
 
-/// Serves what is open, after everything else was handed over.
-async fn drain(tunnel: &Tunnel, limit: Duration) -> anyhow::Result<()> {
-    const PERIOD: Duration = Duration::from_millis(200);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let deadline = tokio::time::Instant::now() + limit;
-    loop {
-        let open = tunnel.connections().len();
-        if tunnel.is_idle() {
-            tracing::info!("agent ends; all it had accepted is served");
-            return Ok(());
-        }
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => {
-                tracing::warn!(open, "agent ends; connections were open for longer than --drain-limit allows");
-                return Ok(());
-            }
-            _ = terminate.recv() => tracing::info!(open, "told to end, which it does with the last open connection"),
-            interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
-            () = tokio::time::sleep(PERIOD) => {}
-        }
-    }
-}
-
-/// Goes on serving what is open after the agent was told to end, for as long as it may; being told again ends it at once.
-pub(crate) async fn wind_down(tunnel: &Tunnel, limit: Duration, quit: &Notify) -> anyhow::Result<()> {
-    const PERIOD: Duration = Duration::from_millis(50);
-    let open = tunnel.connections().len();
-    tracing::info!(open, limit = ?limit, "told to end; open connections are served to their end, within the limit");
-    let done = async {
-        while !tunnel.connections().is_empty() {
-            tokio::time::sleep(PERIOD).await;
-        }
-    };
-    tokio::select! {
-        outcome = tokio::time::timeout(limit, done) => if outcome.is_err() && !limit.is_zero() {
-            let open = tunnel.connections().len();
-            tracing::warn!(open, "connections were open for longer than --connection-termination-deadline allows");
-        },
-        told = until_told(quit) => told?,
-    }
-    Ok(())
-}
-
 fn kubelet_search(config: &Config) -> kubelet::Search {
     let (proc, capture) = (&config.process.place.proc, &config.capture);
     kubelet::Search {
@@ -297,15 +245,4 @@ fn kubelet_search(config: &Config) -> kubelet::Search {
         netns: capture.host_netns.clone().unwrap_or_else(|| proc.join("1/ns/net")),
         names: capture.probe_processes.clone(),
     }
-}
-
-/// Waits for a signal to end, or for a request to do so.
-pub(crate) async fn until_told(quit: &Notify) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        () = quit.notified() => {}
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-    }
-    Ok(())
 }

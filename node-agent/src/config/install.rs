@@ -135,6 +135,17 @@ pub(crate) struct Install {
     pub(crate) plan: Option<Plan>,
     /// Namespaces whose pods are never in the mesh.
     pub(crate) excluded_namespaces: Vec<String>,
+    /// The agent's DaemonSet and its namespace; none if they are not known.
+    pub(crate) daemon_set: Option<DaemonSet>,
+}
+
+/// Where the agent comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DaemonSet {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
 }
 
 /// Reads what is installed.
@@ -161,9 +172,11 @@ pub(super) fn read(
         Entry::new(run_dir.join("cni.sock"), run_dir.join("ambient.json"), excluded_namespaces.clone());
     entry.kubeconfig = Some(directories.1?.join(KUBECONFIG));
     let namespace = node?.pod_namespace().to_owned();
-    if !daemon_set.is_empty() && !namespace.is_empty() {
-        entry.agent_pod = Some(AgentPod { namespace, name_prefix: format!("{daemon_set}-") });
-    }
+    let daemon_set = (!daemon_set.is_empty() && !namespace.is_empty())
+        .then_some(DaemonSet { namespace, name: daemon_set });
+    entry.agent_pod = daemon_set
+        .clone()
+        .map(|set| AgentPod { namespace: set.namespace, name_prefix: format!("{}-", set.name) });
     let (host, port, account) = (api.0?, api.1?, api.2?);
     let api = (!host.is_empty()).then(|| Api::new(&host, port, account));
     let (plugins, source, replaces_istio) = (directories.2?, source?, replaces_istio?);
@@ -178,7 +191,7 @@ pub(super) fn read(
         api,
         replaces_istio,
     });
-    Some(Install { plan, excluded_namespaces })
+    Some(Install { plan, excluded_namespaces, daemon_set })
 }
 
 /// How the plugin gets into the configuration, or a note that two ways are wanted.

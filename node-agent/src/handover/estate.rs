@@ -75,6 +75,12 @@ impl Estate {
         self.given.notified().await;
     }
 
+    /// Keeps everything for the end: from now on nobody can take over what is being removed. None if a successor has it already.
+    pub(crate) async fn withhold(&self) -> Option<Holdings> {
+        // A successor that is being given to has its limits.
+        self.holdings.lock().await.take()
+    }
+
     async fn answer(&self, connection: &Connection) -> Result<(), HandoverError> {
         let (ask, _) = protocol::receive::<Ask>(connection)?;
         let refuse = |why: String| {
@@ -89,7 +95,10 @@ impl Estate {
             return refuse("another agent is taking over just now".to_owned());
         };
         let Some(holdings) = place.as_ref() else {
-            return refuse("another agent has taken over already".to_owned());
+            return refuse(
+                "another agent has taken over already, or this one ends and removes what it has captured"
+                    .to_owned(),
+            );
         };
         let release = ask.release;
         tracing::info!(release, "another agent asks to take over");

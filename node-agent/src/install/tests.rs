@@ -1,6 +1,7 @@
 //! Installations in real directories: every shape of configuration, and those who fight over it.
 
 mod keeping;
+mod owning;
 mod shapes;
 
 use std::fs;

@@ -15,10 +15,10 @@ use super::{Pods, follow};
 use crate::admin::{self, Admin, Node};
 use crate::certificates::Certificates;
 use crate::config::{ByOthers, Config};
+use crate::ending::{until_told, wind_down};
 use crate::enrollment::{PodKey, PodState};
 use crate::feed::Feed;
 use crate::readiness::Readiness;
-use crate::run::{until_told, wind_down};
 use crate::{logging, metrics, tls};
 
 /// Runs until the process is told to end. Pods keep their capture then, which is not ours: until another agent listens in them

@@ -10,7 +10,7 @@ use crate::install::wanted::Seen;
 /// Generous: it is waited for on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SOON;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "{what}");
@@ -139,7 +139,8 @@ async fn somebody_who_rewrites_it_every_100_ms_is_outlasted() {
     };
     drop(kept);
     eventually("what the keeper had begun is done", || host.is_installed()).await;
-    assert!(installation.end().await);
+    assert!(installation.is_to_go().await);
+    installation.remove().await;
     assert_eq!(host.read("10-calico.conflist"), CALICO);
 }
 
@@ -167,9 +168,8 @@ async fn an_api_that_does_not_answer_removes_nothing() {
     host.plan.install().unwrap();
     for owner in [None, Some(Arc::new(Silent) as Arc<dyn Owner>)] {
         let plan = Some(Arc::new(host.plan.clone()));
-        let mut installation =
-            Installation { plan, keeper: None, keeping: None, owner, node: "n1".to_owned() };
-        assert!(!installation.end().await);
+        let installation = Installation { plan, keeper: None, keeping: None, owner, node: "n1".to_owned() };
+        assert!(!installation.is_to_go().await);
         assert!(host.is_installed() && host.path(KUBECONFIG).exists());
     }
 }

@@ -15,6 +15,7 @@ mod metrics;
 mod owner;
 mod plan;
 mod removal;
+mod server;
 #[cfg(test)]
 mod tests;
 mod wanted;

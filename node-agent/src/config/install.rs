@@ -96,7 +96,8 @@ static API_HOST: Setting<String> = Setting::new(
     ("kubernetes-service-host", "KUBERNETES_SERVICE_HOST"),
     "",
     NAME,
-    "Address of the Kubernetes API, for the plugin; Kubernetes sets it in each pod. Empty: without Kubernetes.",
+    "Address or name of the Kubernetes API, for the plugin; Kubernetes sets it in each pod. A name is looked up, again and again. \
+     Empty: without Kubernetes.",
 );
 static API_PORT: Setting<u16> =
     Setting::new(("kubernetes-service-port", "KUBERNETES_SERVICE_PORT"), "443", PORT, "Its port.");

@@ -9,7 +9,7 @@ use super::chain::{Chain, Form};
 use super::configurations::{self, Configuration, Found, Unusable};
 use super::entry::{Entry, PLUGIN};
 use super::files::{self, FileError, Mode, PROGRAM, SECRET};
-use super::kubeconfig::{self, Api};
+use super::kubeconfig::{self, Api, KubeconfigError};
 
 /// More than the plugin has.
 const LARGEST_PLUGIN: u64 = 64 << 20;
@@ -91,6 +91,9 @@ pub(crate) enum InstallError {
     /// The one that the runtime uses cannot be used.
     #[error(transparent)]
     Unusable(#[from] Unusable),
+    /// The plugin could not ask the API.
+    #[error(transparent)]
+    Kubeconfig(#[from] KubeconfigError),
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -114,7 +117,9 @@ impl Plan {
         let mut entry = self.entry.clone();
         if let Some(api) = &self.api {
             let path = self.directory.join(kubeconfig::NAME);
-            put(&path, api.kubeconfig()?.as_bytes(), Mode::Exactly(SECRET), &mut report)?;
+            let (text, caution) = api.kubeconfig(&path)?;
+            put(&path, text.as_bytes(), Mode::Exactly(SECRET), &mut report)?;
+            report.cautions.extend(caution);
         } else {
             entry.kubeconfig = None;
         }

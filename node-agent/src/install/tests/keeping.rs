@@ -110,6 +110,26 @@ async fn a_new_token_comes_into_the_kubeconfig() {
 }
 
 #[tokio::test]
+async fn an_api_that_has_a_name_is_asked_at_its_address_of_now() {
+    let mut host = Host::with(&[("10-calico.conflist", CALICO)]);
+    host.plan.api = Some(Api::new("localhost", 6443, host.dir.path().join("account")));
+    let cluster = |text: &str| {
+        let config: Value = serde_json::from_str(text).unwrap_or_default();
+        let text = |key: &str| config["clusters"][0]["cluster"][key].as_str().unwrap_or_default().to_owned();
+        (text("server"), text("tls-server-name"))
+    };
+    let is_local = |server: &str| ["https://127.0.0.1:6443", "https://[::1]:6443"].contains(&server);
+    let kept = Kept::start(&host);
+    eventually("it is installed", || kept.is_ready()).await;
+    let text = host.read(KUBECONFIG);
+    let (server, name) = cluster(&text);
+    assert!(is_local(&server) && name == "localhost", "{server} {name}");
+    // As if the name had had another address when it was written.
+    host.write(KUBECONFIG, text.replace(&server, "https://192.0.2.1:6443"));
+    eventually("the address is the name's", || is_local(&cluster(&host.read(KUBECONFIG)).0)).await;
+}
+
+#[tokio::test]
 async fn somebody_who_rewrites_it_every_100_ms_is_outlasted() {
     let host = Host::with(&[("10-calico.conflist", CALICO)]);
     let kept = Kept::start(&host);

@@ -3,11 +3,13 @@
 //! An agent that is told to end leaves its pods captured, and refused, for the next one; only where it is known that none will come does it
 //! take everything off the node, pods first. One that has handed its pods over serves what it has accepted, and ends with that.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tunnel::Tunnel;
 
@@ -32,11 +34,24 @@ pub(crate) struct Ending<'a> {
     pub(crate) enroller: Arc<Enroller>,
     /// The plugin on this node.
     pub(crate) installation: Installation,
+    /// What ends when everything is handed over.
+    pub(crate) background: JoinSet<io::Result<()>>,
 }
 
 impl Ending<'_> {
+    /// Waits for the end, and brings it about.
+    pub(crate) async fn wait(self, estate: &Estate) -> anyhow::Result<()> {
+        tokio::select! {
+            told = until_told(&self.quit) => {
+                told?;
+                self.told(estate).await
+            }
+            () = estate.given() => self.handed_over().await,
+        }
+    }
+
     /// The agent was told to end.
-    pub(crate) async fn told(self, estate: &Estate) -> anyhow::Result<()> {
+    async fn told(self, estate: &Estate) -> anyhow::Result<()> {
         if self.installation.is_to_go().await {
             return match estate.withhold().await {
                 Some(holdings) => self.for_good(holdings).await,
@@ -50,8 +65,9 @@ impl Ending<'_> {
     }
 
     /// Everything was handed over to another agent.
-    pub(crate) async fn handed_over(mut self) -> anyhow::Result<()> {
+    async fn handed_over(mut self) -> anyhow::Result<()> {
         self.installation.leave().await;
+        self.background.shutdown().await;
         drain(&self.tunnel, self.process.drain_limit).await
     }
 

@@ -15,6 +15,7 @@ mod detach;
 mod ending;
 mod enrollment;
 mod feed;
+mod foundation;
 mod handover;
 mod install;
 mod kubelet;

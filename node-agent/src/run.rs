@@ -1,40 +1,29 @@
 //! `culvert run`: makes every room, joins them, and waits for the end.
 //!
-//! Whatever can be wrong with configuration, privileges, kernel or ports is found before a pod is touched. On SIGTERM or
-//! Ctrl-C the process serves what is open, for as long as it may, and ends; its pods stay captured, and refused, until the next
-//! agent takes them over. An agent that has handed its pods over to the next one serves what it has accepted, and ends with that.
+//! Whatever can be wrong with configuration, privileges, kernel or ports is found before a pod is touched. How it ends is in
+//! [`crate::ending`].
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use prometheus_client::registry::Registry;
-use redirect::{Listeners, NodeCapture, NodeGuard, Preparation, Role};
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use redirect::{Events, Listeners, NodeCapture, NodeGuard, Preparation, Role};
 use tracing_subscriber::EnvFilter;
-use tunnel::Tunnel;
 
-use crate::admin::Admin;
 use crate::cli::Place;
 use crate::config::Config;
-use crate::ending::{Ending, until_told};
+use crate::ending::Ending;
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
-use crate::feed::Feed;
-use crate::handover::{
-    ADMIN, ADMIN_PORTS, CNI, Claim, Estate, HANDOVER, Holdings, METRICS, Named, READINESS,
-};
+use crate::foundation::Foundation;
+use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, Named};
 use crate::install::Installation;
 use crate::lock::InstanceLock;
 use crate::membership::Membership;
-use crate::readiness::Readiness;
-use crate::tls;
-use crate::{admin, admin_socket, cni_server, kubelet, logging, metrics, unix_server, zds};
+use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds};
 
 /// Threads of everything that is not the data path.
 const CONTROL_THREADS: usize = 2;
@@ -73,55 +62,29 @@ async fn serve(
     let Config { process, capture, .. } = config;
     let place = &process.place;
     let mut claim = Claim::make(&place.run_dir, &place.bpffs, process.take_over).await?;
-    match linux::limits::raise_descriptors() {
-        Ok(limit) => tracing::info!(limit, "descriptors that the agent may hold"),
-        Err(error) => tracing::warn!(%error, "the limit of descriptors stays as it is"),
-    }
-    // What ends when the pods are handed over.
-    let mut background = JoinSet::new();
-    let metrics_port = admin::bind("metrics", process.metrics_address, claim.socket(METRICS)).await?;
-    let readiness_port = admin::bind("readiness", process.readiness_address, claim.socket(READINESS)).await?;
-    let admin_ports =
-        admin::bind_admin(process.admin_address, ADMIN_PORTS, |name| claim.socket(name)).await?;
-    let ports = [(METRICS, &metrics_port), (READINESS, &readiness_port)].into_iter();
-    let ports = duplicates(ports.chain(admin_ports.iter().map(|(name, port)| (*name, port))))?;
-    let readiness = Readiness::default();
-    let pods_pending = readiness.wait_for("capture of the pods present at the start");
-    let mut registry = Registry::default();
-    metrics::register_process(&mut registry, logging.dropped.clone());
-    let (tls, revoked) = tls::prepare(&config.tls, &mut registry)?;
+    let mut foundation = Foundation::lay(config, logging, |name| claim.socket(name)).await?;
+    let ports = foundation.share_ports()?;
+    let pods_pending = foundation.readiness.wait_for("capture of the pods present at the start");
     // The kernel looks the programs through while a large mesh file is read.
     let bpffs = place.bpffs.clone();
     let opening = tokio::task::spawn_blocking(move || {
         // A panic has been told.
         NodeCapture::open_with(&bpffs, prepared.join().unwrap_or_default())
     });
-    let feed = Feed::start(config, &readiness, &mut registry)?;
-    let mut installation = Installation::prepare(config, &readiness, &mut registry);
-    background.spawn(admin::serve_readiness(readiness_port, readiness.clone()));
-
-    match linux::sysctl::make_writable() {
-        Ok(true) => tracing::info!("/proc/sys was read-only and is writable now, in this container"),
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "/proc/sys stays read-only, so pods cannot be captured"),
-    }
+    let feed = foundation.feed()?;
+    let mut installation = Installation::prepare(config, &foundation.readiness, &mut foundation.registry);
+    foundation.serve_readiness();
+    make_sysctls_writable();
     let node = Arc::new(opening.await??);
     redirect::egress::prepare(&node, capture.egress_guard)?;
-    let data_path = tunnel::Config { tls, ..config.data_path.clone() };
-    let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
-    let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut registry)?;
-    let tunnel = Arc::new(tunnel);
-    let runtimes = tunnel.runtimes().into_iter().chain([tokio::runtime::Handle::current()]);
-    metrics::register_runtimes(&mut registry, &runtimes.collect::<Vec<_>>());
-    if let Some(file) = revoked {
-        tokio::spawn(tls::follow(file, Arc::downgrade(&tunnel)));
-    }
+    let tunnel = foundation.tunnel(&feed)?;
     let events = node.take_events();
     let inherited = inherited(claim.pods());
     if !inherited.is_empty() {
         feed.told(TOLD).await.context("the pods stay with the agent before this one")?;
     }
-    let membership = Membership::start(config, feed.pods.clone(), &readiness, &mut registry).await?;
+    let Foundation { readiness, registry, .. } = &mut foundation;
+    let membership = Membership::start(config, feed.pods.clone(), readiness, registry).await?;
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
         node: Arc::clone(&node),
@@ -130,37 +93,28 @@ async fn serve(
         store: Arc::clone(&feed.store),
         records: Records::open(&place.run_dir)?,
         proc: place.proc.clone(),
-        metrics: EnrollmentMetrics::register(&mut registry),
+        metrics: EnrollmentMetrics::register(registry),
         defaults: PodDefaults { dns: capture.dns, guard: capture.egress_guard },
         inherited,
         wishes: membership.wishes(),
         annotator: membership.annotator(),
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
-    background.spawn(admin::serve_metrics(metrics_port, Arc::new(registry)));
-    let quit = Arc::new(Notify::new());
-    let agent = admin::Agent {
-        enroller: Arc::clone(&enroller),
-        tunnel: Arc::clone(&tunnel),
-        certificates: Arc::clone(&feed.certificates),
-    };
-    let admin = shown(config, &feed, agent, logging.levels.clone(), Arc::clone(&quit))?;
-    background.spawn(admin::serve(admin_ports.into_iter().map(|(_, port)| port).collect(), admin));
+    let certificates = Arc::clone(&feed.certificates);
+    let agent = admin::Agent { enroller: Arc::clone(&enroller), tunnel: Arc::clone(&tunnel), certificates };
+    foundation.show(&feed, Box::new(agent))?;
 
     let taken = enrollment::inherit(&enroller).await;
     let sockets = [CNI, ADMIN, HANDOVER].map(|name| claim.socket(name));
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
     // From here on this agent alone changes what is captured.
+    let Foundation { mut background, quit, .. } = foundation;
     let mut kubelet = kubelet::Watch::new(node, kubelet_search(config));
     kubelet.look().await;
     background.spawn(kubelet.follow());
     if let Some(events) = events {
-        let enroller = Arc::clone(&enroller);
-        background.spawn(async move {
-            enrollment::follow_events(enroller, events).await;
-            Ok(())
-        });
+        background.spawn(follow_events(Arc::clone(&enroller), events));
     }
     background.spawn(membership.keep_list());
     tokio::spawn(enrollment::run(Arc::clone(&enroller), pods_pending));
@@ -168,36 +122,20 @@ async fn serve(
     let estate = hand_out(place, Arc::clone(&enroller), lock, ports, sockets)?;
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
-
-    let ending = Ending { process, tunnel, quit, enroller, installation };
-    tokio::select! {
-        told = until_told(&ending.quit) => {
-            told?;
-            ending.told(&estate).await
-        }
-        () = estate.given() => {
-            background.shutdown().await;
-            ending.handed_over().await
-        }
-    }
+    Ending { process, tunnel, quit, enroller, installation, background }.wait(&estate).await
 }
 
-/// What the admin interface shows and can do.
-fn shown(
-    config: &Config,
-    feed: &Feed,
-    agent: admin::Agent,
-    levels: logging::Levels,
-    quit: Arc<Notify>,
-) -> anyhow::Result<Admin> {
-    Ok(Admin {
-        store: Arc::clone(&feed.store),
-        mesh_is_given: config.control_plane.xds.is_none(),
-        node: Box::new(agent),
-        config: serde_json::to_value(&config.effective)?,
-        levels,
-        quit,
-    })
+async fn follow_events(enroller: Arc<Enroller>, events: Events) -> io::Result<()> {
+    enrollment::follow_events(enroller, events).await;
+    Ok(())
+}
+
+fn make_sysctls_writable() {
+    match linux::sysctl::make_writable() {
+        Ok(true) => tracing::info!("/proc/sys was read-only and is writable now, in this container"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "/proc/sys stays read-only, so pods cannot be captured"),
+    }
 }
 
 /// Listens for the plugin, the command line and the next agent, with the sockets of the agent before this one if there are any.
@@ -215,11 +153,6 @@ fn hand_out(
     let listener = unix_server::listen(&path, "the next agent", handover)?;
     let holdings = Holdings { lock, cni, admin, ports };
     Ok(Estate::open(listener, place.bpffs.clone(), enroller, holdings)?)
-}
-
-/// The ports once more, for whoever takes them over.
-fn duplicates<'a>(ports: impl Iterator<Item = (&'a str, &'a TcpListener)>) -> io::Result<Vec<Named>> {
-    ports.map(|(name, port)| Ok((name.to_owned(), port.as_fd().try_clone_to_owned()?))).collect()
 }
 
 /// The listeners that another agent hands over. What this release cannot use, it makes anew; the other agent serves the

@@ -51,8 +51,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Some(Binaries::shipped()?)
         }
     };
-    shell::run(shell::cargo().args(["build", "--release", "-p", "culvert-bench"]))?;
-    let mut bench = Command::new(binaries::target_dir()?.join("release/culvert-bench"));
+    let built = binaries::build("release", &["-p", "culvert-bench"], |_| Ok(()))?;
+    let mut bench = Command::new(built.join("culvert-bench"));
     bench.arg(match args.what {
         What::Capture => "capture",
         What::Control => "control",

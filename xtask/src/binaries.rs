@@ -1,4 +1,6 @@
 //! The programs that demo and tests run: agent, plugin, the app of the pods, and the control plane for tests.
+//!
+//! All are linked statically (`.cargo/config.toml`), for what is shipped is: the image has nothing else in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -25,7 +27,7 @@ impl Binaries {
     pub(crate) fn of(built: &Built) -> Result<Self> {
         Ok(Self {
             agent: built.program("culvert")?,
-            plugin: plugin(&target_dir()?)?,
+            plugin: plugin()?,
             pod_app: built.program("pod-app")?,
             control_plane: built.program("control-plane")?,
         })
@@ -42,22 +44,14 @@ impl Binaries {
     }
 
     fn with_agent(profile: &str) -> Result<Self> {
-        build_ebpf::ensure()?;
-        let mut agent = shell::cargo();
-        agent.args(["build", "--profile", profile]).args(AGENT);
-        if profile == SHIPPED {
-            tell_revision(&mut agent)?;
-        }
-        shell::run(&mut agent)?;
-        let mut around = shell::cargo();
-        around.args(["build", "--release", "-p", "culvert-harness", "--bin", "pod-app"]);
-        shell::run(around.args(["-p", "culvert-control-plane", "--bin", "control-plane"]))?;
-        let target = target_dir()?;
+        let agent = agent(profile)?;
+        let around = ["-p", "culvert-harness", "--bin", "pod-app", "-p", "culvert-control-plane", "--bin"];
+        let around = build("release", &[around.as_slice(), &["control-plane"]].concat(), |_| Ok(()))?;
         Ok(Self {
-            agent: target.join(profile).join("culvert"),
-            plugin: plugin(&target)?,
-            pod_app: target.join("release/pod-app"),
-            control_plane: target.join("release/control-plane"),
+            agent,
+            plugin: plugin()?,
+            pod_app: around.join("pod-app"),
+            control_plane: around.join("control-plane"),
         })
     }
 
@@ -77,9 +71,31 @@ impl Binaries {
     }
 }
 
+/// Builds the agent, with the eBPF objects first.
+pub(crate) fn agent(profile: &str) -> Result<PathBuf> {
+    build_ebpf::ensure()?;
+    let tell = |cargo: &mut Command| if profile == SHIPPED { tell_revision(cargo) } else { Ok(()) };
+    Ok(build(profile, &AGENT, tell)?.join("culvert"))
+}
+
+/// Builds programs; returns where they are.
+pub(crate) fn build(
+    profile: &str,
+    programs: &[&str],
+    more: impl Fn(&mut Command) -> Result<()>,
+) -> Result<PathBuf> {
+    let mut cargo = shell::cargo();
+    cargo.args(["build", "--profile", profile]).args(programs);
+    more(&mut cargo)?;
+    shell::run(&mut cargo)?;
+    // The one profile whose directory has another name.
+    let directory = if profile == "dev" { "debug" } else { profile };
+    Ok(target_dir()?.join(host_triple()?).join(directory))
+}
+
 /// Has the agent know what it is built from, which its dump shows. Only what is shipped needs to: whatever else is built would
 /// be built anew for every commit.
-pub(crate) fn tell_revision(cargo: &mut Command) -> Result<()> {
+fn tell_revision(cargo: &mut Command) -> Result<()> {
     let git = |words: &[&str]| shell::output(Command::new("git").args(words).current_dir(shell::root()));
     // Outside of a checkout, as in a package's sources, it is not known.
     let Ok(revision) = git(&["rev-parse", "HEAD"]) else { return Ok(()) };
@@ -88,16 +104,9 @@ pub(crate) fn tell_revision(cargo: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The plugin is linked statically: it runs on the host, whose C library is not ours to know.
-pub(crate) fn plugin(target: &Path) -> Result<PathBuf> {
-    let triple = host_triple()?;
-    let mut cargo = shell::cargo();
-    cargo
-        .args(["build", "--profile", "plugin", "-p", "culvert-cni", "--target", &triple])
-        // With --target the flag is for the plugin alone, not for the build scripts on its way.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    shell::run(&mut cargo)?;
-    Ok(target.join(triple).join("plugin/culvert-cni"))
+/// The plugin runs on the host, whose C library is not ours to know.
+pub(crate) fn plugin() -> Result<PathBuf> {
+    Ok(build("plugin", &["-p", "culvert-cni"], |_| Ok(()))?.join("culvert-cni"))
 }
 
 /// The machine's target, as rustc calls it.

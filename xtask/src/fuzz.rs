@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::binaries::target_dir;
+use crate::binaries::{host_triple, target_dir};
 use crate::setup::{self, Need};
 use crate::shell;
 
@@ -53,6 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // A place of its own: with unstable switches much would be built anew, and after that anew without.
     let built = target.join("build");
     build.args(["--bin", &args.target]).arg("--target-dir").arg(&built).env("RUSTC_BOOTSTRAP", "1");
+    // Without the C library in it, which is not there for C++.
+    build.env("RUSTFLAGS", "");
     let switches = SWITCHES.map(|switch| format!("{switch:?}")).join(", ");
     for package in INSTRUMENTED {
         build.arg("--config").arg(format!("profile.dev.package.{package}.rustflags=[{switches}]"));
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let found = target.join(&args.target);
     let growing = found.join("corpus");
     std::fs::create_dir_all(&growing).with_context(|| growing.display().to_string())?;
-    let mut fuzz = std::process::Command::new(built.join("debug").join(&args.target));
+    let mut fuzz = std::process::Command::new(built.join(host_triple()?).join("debug").join(&args.target));
     fuzz.current_dir(shell::root());
     fuzz.arg(format!("-max_total_time={}", args.seconds));
     // A target that takes seconds for one input, or a gigabyte, has a fault as well.

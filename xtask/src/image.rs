@@ -11,16 +11,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::binaries::{self, host_triple, target_dir};
-use crate::{build_ebpf, shell};
+use crate::binaries::{self, Binaries, target_dir};
+use crate::shell;
 
 use self::archive::Archive;
 use self::layout::{Image, pack};
 
-/// Bytes of the image at most, packed and unpacked.
+/// Bytes of the image at most: as it is sent, and of what is shipped also as it lies on a node.
 const LARGEST: usize = 25 << 20;
-/// The profile whose programs are for tests; cargo calls its directory otherwise.
-const DEV: &str = "dev";
+/// The name of an image that is not given another one.
+const NAME: &str = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION"));
 /// How names are looked up: the C library reads no other file of its own in this image.
 const NSSWITCH: &[u8] = b"hosts: files dns\n";
 
@@ -30,8 +30,11 @@ pub(crate) struct Args {
     #[arg(long)]
     output: Option<PathBuf>,
     /// The name under which it is imported.
-    #[arg(long, default_value = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, default_value = NAME)]
     name: String,
+    /// A directory that is filled with what is in the image, for whoever builds it with other tools.
+    #[arg(long)]
+    unpack: Option<PathBuf>,
     /// The profile that the agent is built with; what is shipped is `dist`, which takes minutes.
     #[arg(long, default_value = binaries::SHIPPED)]
     profile: String,
@@ -42,17 +45,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(output) => output.clone(),
         None => target_dir()?.join("image/culvert.tar"),
     };
-    build(&output, &args.name, &args.profile)?;
+    let layer = make(&output, &args.name, &binaries::agent(&args.profile)?, &binaries::plugin()?)?;
+    if layer.len() > LARGEST {
+        bail!("the image has {} bytes when it is unpacked; at most {LARGEST} are allowed", layer.len());
+    }
+    if let Some(directory) = &args.unpack {
+        unpack(&layer, directory)?;
+    }
     println!("To import it into containerd: ctr -n k8s.io images import {}", output.display());
     Ok(())
 }
 
-/// Builds the image `name` into the file `output`, with an agent of this profile.
-pub(crate) fn build(output: &Path, name: &str, profile: &str) -> Result<()> {
-    build_ebpf::ensure()?;
-    let triple = host_triple()?;
-    let agent = agent(&triple, profile)?;
-    let plugin = binaries::plugin(&target_dir()?)?;
+/// Makes the image of what the tests run; returns where its archive is.
+pub(crate) fn of(tested: &Binaries) -> Result<PathBuf> {
+    let output = target_dir()?.join("image/tests.tar");
+    make(&output, NAME, &tested.agent, &tested.plugin)?;
+    Ok(output)
+}
+
+/// Makes an image of these two, into the file `output`; returns the archive of its only layer.
+fn make(output: &Path, name: &str, agent: &Path, plugin: &Path) -> Result<Vec<u8>> {
+    let directory = target_dir()?.join("image");
+    std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     let mut layer = Archive::default();
     layer.directory("etc");
     layer.file("etc/nsswitch.conf", NSSWITCH, 0o644)?;
@@ -60,18 +74,18 @@ pub(crate) fn build(output: &Path, name: &str, profile: &str) -> Result<()> {
     layer.directory("tmp");
     layer.directory("usr");
     layer.directory("usr/bin");
-    for (path, program) in [("usr/bin/culvert", &agent), ("usr/bin/culvert-cni", &plugin)] {
+    for (path, program) in [("usr/bin/culvert", agent), ("usr/bin/culvert-cni", plugin)] {
         check_static(program)?;
-        let content = std::fs::read(program).with_context(|| program.display().to_string())?;
+        let program = stripped(program)?;
+        let content = std::fs::read(&program).with_context(|| program.display().to_string())?;
         layer.file(path, &content, 0o755)?;
     }
     let layer = layer.finish();
     let unpacked = layer.len();
-    let image =
-        Image { layer, name, architecture: architecture(&triple)?, entrypoint: &["/usr/bin/culvert"] };
+    let architecture = architecture(&binaries::host_triple()?)?;
+    let image = Image { layer, name, architecture, entrypoint: &["/usr/bin/culvert"] };
     let packed = pack(&image)?;
-    // What is not optimised is for tests, and larger.
-    if profile != DEV && unpacked.max(packed.len()) > LARGEST {
+    if packed.len() > LARGEST {
         bail!("the image has {} bytes, and {unpacked} unpacked; at most {LARGEST} are allowed", packed.len());
     }
     if let Some(directory) = output.parent() {
@@ -79,24 +93,27 @@ pub(crate) fn build(output: &Path, name: &str, profile: &str) -> Result<()> {
     }
     std::fs::write(output, &packed).with_context(|| output.display().to_string())?;
     println!("  {} is {name}: {} bytes, {unpacked} unpacked", output.display(), packed.len());
+    Ok(image.layer)
+}
+
+/// Fills a directory with what is in the layer.
+fn unpack(layer: &[u8], directory: &Path) -> Result<()> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let mut tar = Command::new("tar");
+    let ended = harness::command::finish(tar.arg("-xf").arg("-").arg("-C").arg(directory), layer)?;
+    if !ended.status.success() {
+        bail!("unpacking into {}: {}", directory.display(), ended.stderr.trim());
+    }
     Ok(())
 }
 
-/// The agent with the C library in it, and without what is for debuggers.
-fn agent(triple: &str, profile: &str) -> Result<PathBuf> {
-    let mut cargo = shell::cargo();
-    cargo
-        .args(["build", "--profile", profile, "-p", "culvert-node-agent", "--bin", "culvert"])
-        .args(["--target", triple, "--no-default-features"])
-        .args(["--config", &format!("profile.{profile}.debug=false")])
-        .args(["--config", &format!("profile.{profile}.strip=true")])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    if profile == binaries::SHIPPED {
-        binaries::tell_revision(&mut cargo)?;
-    }
-    shell::run(&mut cargo)?;
-    let directory = if profile == DEV { "debug" } else { profile };
-    Ok(target_dir()?.join(triple).join(directory).join("culvert"))
+/// A program without what is for debuggers, beside the image.
+fn stripped(program: &Path) -> Result<PathBuf> {
+    let output = target_dir()?.join("image").join(program.file_name().context("a program without a name")?);
+    let mut strip = Command::new("strip");
+    strip.arg("--strip-all").arg("-o").arg(&output).arg(program);
+    shell::output(&mut strip).context("strip is of the package binutils")?;
+    Ok(output)
 }
 
 /// A program that looks for a loader would find none in the image.
@@ -106,7 +123,10 @@ fn check_static(program: &Path) -> Result<()> {
     if text.contains("statically linked") || text.contains("not a dynamic executable") {
         return Ok(());
     }
-    bail!("{} is not static: {text}", program.display());
+    bail!(
+        "{} is not static: {text}; RUSTFLAGS of the environment, if it is set, takes the place of .cargo/config.toml",
+        program.display()
+    );
 }
 
 /// The machine as images name it.

@@ -147,7 +147,7 @@ pub fn binary(variable: &str, name: &str) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return std::path::absolute(path).with_context(|| variable.to_owned());
     }
-    // Beside the running program: target/debug, or its directories deps and examples.
+    // Beside the running program, or above its directories deps and examples.
     let own = std::env::current_exe()?;
     let beside = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|file| file.is_file());
     beside.or_else(|| find_tool(name)).with_context(|| {

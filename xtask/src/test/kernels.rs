@@ -14,9 +14,8 @@ use anyhow::{Result, bail};
 use harness::run::find_tool;
 
 use self::images::Image;
-use crate::binaries::{host_triple, target_dir};
 use crate::setup::{self, Need};
-use crate::{build_ebpf, shell};
+use crate::{binaries, build_ebpf};
 
 /// A virtual machine to boot.
 struct Guest {
@@ -63,7 +62,9 @@ pub(super) fn run() -> Result<()> {
     setup::ensure(&NEEDS)?;
     let images = GUESTS.iter().map(|guest| Image::get(guest.series)).collect::<Result<Vec<_>>>()?;
     build_ebpf::ensure()?;
-    let program = build()?;
+    // Static, as all that is built here: a guest has no C library.
+    let program =
+        binaries::build("dev", &["--quiet", "-p", "culvert-kernel-tests"], |_| Ok(()))?.join("kernel-checks");
 
     let mut outcomes = vec![measured(own_kernel()?, || {
         let mut command = Command::new(&program);
@@ -99,16 +100,4 @@ fn tell(outcomes: &[Outcome]) -> Result<()> {
 fn own_kernel() -> Result<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     Ok(format!("{} (this machine)", release.trim()))
-}
-
-/// Builds the program, linked statically: a guest has no C library.
-fn build() -> Result<std::path::PathBuf> {
-    let triple = host_triple()?;
-    let mut cargo = shell::cargo();
-    cargo
-        .args(["build", "--quiet", "-p", "culvert-kernel-tests", "--target", &triple])
-        // With --target the flag is for the program alone, not for the build scripts on its way.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
-    shell::run(&mut cargo)?;
-    Ok(target_dir()?.join(triple).join("debug/kernel-checks"))
 }

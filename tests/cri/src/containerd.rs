@@ -42,6 +42,7 @@ impl Containerd {
         fs::create_dir_all(&places.dir)?;
         fs::write(places.dir.join("config.toml"), configuration(&places))?;
         let mut started = Self { places, child: None };
+        share(&started.namespaces())?;
         started.restart()?;
         Ok(started)
     }
@@ -114,6 +115,13 @@ impl Drop for Containerd {
         // The run's teardown finds whatever survives this.
         let _ = self.kill9();
     }
+}
+
+/// Has what is mounted below a directory be seen in containers, too, that ask for it; where systemd mounts, all of `/` is so.
+fn share(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory)?;
+    command::run(Command::new("mount").arg("--bind").arg(directory).arg(directory))?;
+    command::run(Command::new("mount").arg("--make-shared").arg(directory)).map(drop)
 }
 
 /// What differs from the defaults: everything below one directory, no score of the out-of-memory killer below its own, cgroups

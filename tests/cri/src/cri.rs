@@ -16,8 +16,9 @@ pub mod proto {
 
 use proto::runtime_service_client::RuntimeServiceClient;
 use proto::{
-    ContainerRequest, CreateContainerRequest, Nothing, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
-    PodSandboxStatusResponse, RunPodSandboxRequest, SandboxRequest, StatusResponse,
+    CreateContainerRequest, Nothing, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
+    PodSandboxStatusResponse, RunPodSandboxRequest, SandboxRequest, StatusRequest, StatusResponse,
+    StopContainerRequest,
 };
 
 /// What a kubelet waits for a call, two minutes by default.
@@ -57,9 +58,9 @@ impl Cri {
             .map_err(|status| anyhow!("{what}: rpc error: {}", status.message()))
     }
 
-    /// Is the runtime there, and its network ready?
+    /// Is the runtime there, is its network ready, and how is that configured?
     pub fn status(&self) -> Result<StatusResponse> {
-        self.call("Status", |mut client| async move { client.status(Nothing {}).await })
+        self.call("Status", |mut client| async move { client.status(StatusRequest { verbose: true }).await })
             .with_context(|| self.socket.display().to_string())
     }
 
@@ -98,12 +99,18 @@ impl Cri {
         self.call("PodSandboxStatus", |mut client| async move { client.pod_sandbox_status(request).await })
     }
 
-    /// Makes and starts a container in a sandbox.
-    pub fn start_container(&self, request: CreateContainerRequest) -> Result<()> {
+    /// Makes and starts a container in a sandbox; returns its id.
+    pub fn start_container(&self, request: CreateContainerRequest) -> Result<String> {
         let made =
             self.call("CreateContainer", |mut client| async move { client.create_container(request).await })?;
-        let request = ContainerRequest { container_id: made.container_id };
-        self.call("StartContainer", |mut client| async move { client.start_container(request).await })
-            .map(drop)
+        let request = made.clone();
+        self.call("StartContainer", |mut client| async move { client.start_container(request).await })?;
+        Ok(made.container_id)
+    }
+
+    /// Asks a container to end, and ends it when it has not after so many seconds.
+    pub fn stop_container(&self, id: &str, seconds: u32) -> Result<()> {
+        let request = StopContainerRequest { container_id: id.to_owned(), timeout: seconds.into() };
+        self.call("StopContainer", |mut client| async move { client.stop_container(request).await }).map(drop)
     }
 }

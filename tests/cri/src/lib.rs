@@ -10,6 +10,7 @@
 pub mod calls;
 pub mod containerd;
 pub mod cri;
+pub mod daemon_set;
 pub mod image;
 pub mod leftovers;
 pub mod node;

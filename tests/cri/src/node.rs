@@ -31,6 +31,9 @@ use crate::{HTTP, NAMESPACE, image};
 /// Plugins of Debian's that the conflist and the runtime call.
 const PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
+/// The one network configuration of a node.
+pub const CONFLIST: &str = "10-culvert.conflist";
+
 static PODS: AtomicU32 = AtomicU32::new(0);
 
 /// A pod to be run.
@@ -112,6 +115,20 @@ pub struct CriNode {
 impl CriNode {
     /// Joins a node to a wire, and starts its runtime.
     pub fn start(wire: &Wire, name: &str) -> Result<Self> {
+        Self::start_with(wire, name, &plugins()?, conflist)
+    }
+
+    /// The same, before anything of ours was installed on it.
+    pub fn start_bare(wire: &Wire, name: &str) -> Result<Self> {
+        Self::start_with(wire, name, &plugins_of_debian(), plain_conflist)
+    }
+
+    fn start_with(
+        wire: &Wire,
+        name: &str,
+        plugins: &[PathBuf],
+        conflist: impl Fn(&Node) -> Result<Value>,
+    ) -> Result<Self> {
         let node = wire.add_node(name)?;
         let run = Arc::clone(node.run());
         let dir = run.dir().join(name);
@@ -122,13 +139,19 @@ impl CriNode {
             plugins: dir.join("bin"),
             conflists: dir.join("net.d"),
         };
-        let calls = Calls::record(&plugins()?, &places.plugins, &dir.join("calls"))?;
+        let calls = Calls::record(plugins, &places.plugins, &dir.join("calls"))?;
         fs::create_dir_all(&places.conflists)?;
-        fs::write(places.conflists.join("10-culvert.conflist"), conflist(&node)?.to_string())?;
+        fs::write(places.conflists.join(CONFLIST), conflist(&node)?.to_string())?;
         let containerd = Containerd::start(places)?;
         containerd.import(&archive(&run)?)?;
         let cri = Cri::new(&containerd.socket())?;
         Ok(Self { cri, containerd, calls, node, run })
+    }
+
+    /// The directories of its plugins and of their configurations.
+    pub fn cni_dirs(&self) -> (PathBuf, PathBuf) {
+        let dir = self.run.dir().join(self.node.name());
+        (dir.join("bin"), dir.join("net.d"))
     }
 
     /// Where its agent looks for the mesh.
@@ -167,26 +190,38 @@ impl CriNode {
 
     /// Makes a pod with a container in it, which serves HTTP.
     pub fn pod_with_server(&self, spec: &PodSpec) -> Result<CriPod> {
-        let config = self.config(spec);
-        let id = self.cri.run_sandbox(&config)?;
         let port = HTTP.to_string();
         let command = [APP, "serve-http", "--name", &spec.name, "--port", &port].map(str::to_owned);
-        let namespaces =
+        let container = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
+            image: Some(ImageSpec { image: image::NAME.to_owned() }),
+            command: command.into(),
+            log_path: "main.log".to_owned(),
+            linux: Some(LinuxContainerConfig { security_context: Some(ContainerSecurity::default()) }),
+            ..ContainerConfig::default()
+        };
+        Ok(self.pod_with(spec, container)?.0)
+    }
+
+    /// Makes a pod with this container in it, whose id comes second.
+    pub fn pod_with(&self, spec: &PodSpec, mut container: ContainerConfig) -> Result<(CriPod, String)> {
+        let config = self.config(spec);
+        let id = self.cri.run_sandbox(&config)?;
+        let security = container.linux.as_mut().and_then(|linux| linux.security_context.as_mut());
+        security.context("a container without a security context")?.namespace_options =
             config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()?.namespace_options);
-        self.cri.start_container(CreateContainerRequest {
+        let container = self.cri.start_container(CreateContainerRequest {
             pod_sandbox_id: id.clone(),
-            config: Some(ContainerConfig {
-                metadata: Some(ContainerMetadata { name: "main".to_owned(), attempt: 0 }),
-                image: Some(ImageSpec { image: image::NAME.to_owned() }),
-                command: command.into(),
-                log_path: "main.log".to_owned(),
-                linux: Some(LinuxContainerConfig {
-                    security_context: Some(ContainerSecurity { namespace_options: namespaces }),
-                }),
-            }),
+            config: Some(container),
             sandbox_config: Some(config),
         })?;
-        self.pod(spec, id)
+        Ok((self.pod(spec, id)?, container))
+    }
+
+    /// What the containers of a pod wrote, in the runtime's format.
+    pub fn logs(&self, spec: &PodSpec) -> String {
+        let files = fs::read_dir(self.log_directory(spec)).into_iter().flatten().flatten();
+        files.map(|file| fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
     /// Takes a pod down, as a kubelet does, which stops it more than once.
@@ -218,7 +253,7 @@ impl CriNode {
                 attempt: 0,
             }),
             hostname: name.clone(),
-            log_directory: self.run.dir().join(self.node.name()).join("logs").join(uid).display().to_string(),
+            log_directory: self.log_directory(spec).display().to_string(),
             port_mappings: host_port.iter().map(mapping).collect(),
             labels: labels.map(|(key, value)| (format!("io.kubernetes.pod.{key}"), value.clone())).into(),
             annotations: annotations.clone(),
@@ -227,6 +262,10 @@ impl CriNode {
                 security_context: Some(SandboxSecurity { namespace_options: Some(namespaces) }),
             }),
         }
+    }
+
+    fn log_directory(&self, spec: &PodSpec) -> PathBuf {
+        self.run.dir().join(self.node.name()).join("logs").join(&spec.uid)
     }
 
     fn pod(&self, spec: &PodSpec, id: String) -> Result<CriPod> {
@@ -259,11 +298,17 @@ fn kubeconfig_of(node: &Node) -> PathBuf {
     node.agent_dir().join("culvert-kubeconfig")
 }
 
-/// What the installer would have made of a conflist of bridge and portmap.
+/// bridge and portmap, as on a node that is in no mesh.
+fn plain_conflist(node: &Node) -> Result<Value> {
+    let mut list = node.plain_conflist();
+    list.plugins.push(portmap());
+    Ok(json!({ "cniVersion": list.cni_version, "name": list.name, "plugins": list.plugins }))
+}
+
+/// What the installer would have made of it.
 fn conflist(node: &Node) -> Result<Value> {
     let mut list = node.conflist()?;
-    let portmap = json!({ "type": "portmap", "capabilities": { "portMappings": true }, "snat": true });
-    list.plugins.insert(1, portmap);
+    list.plugins.insert(1, portmap());
     let ours = list.plugins.last_mut().and_then(Value::as_object_mut).context("a conflist has our entry")?;
     ours.insert("ambientList".to_owned(), json!(node.agent_dir().join("ambient.json")));
     ours.insert("kubeconfig".to_owned(), json!(kubeconfig_of(node)));
@@ -271,10 +316,19 @@ fn conflist(node: &Node) -> Result<Value> {
     Ok(json!({ "cniVersion": list.cni_version, "name": list.name, "plugins": list.plugins }))
 }
 
+fn portmap() -> Value {
+    json!({ "type": "portmap", "capabilities": { "portMappings": true }, "snat": true })
+}
+
 /// The plugins of a node: Debian's and ours.
 pub fn plugins() -> Result<Vec<PathBuf>> {
-    let debian = PLUGINS.iter().map(|name| PathBuf::from(cni::PLUGIN_DIR).join(name));
-    Ok(debian.chain([harness::node::culvert_cni()?]).collect())
+    let ours = harness::node::culvert_cni()?;
+    Ok(plugins_of_debian().into_iter().chain([ours]).collect())
+}
+
+/// Those of Debian alone.
+fn plugins_of_debian() -> Vec<PathBuf> {
+    PLUGINS.iter().map(|name| PathBuf::from(cni::PLUGIN_DIR).join(name)).collect()
 }
 
 /// The root file system of pods, made once a run.

@@ -1,4 +1,4 @@
-//! `test cri`: real agents and the plugin under Debian's containerd, runc and podman.
+//! `test cri`: real agents and the plugin under Debian's containerd, runc and podman, and the image as the chart runs it.
 
 use std::path::Path;
 
@@ -7,6 +7,7 @@ use harness::run::find_tool;
 
 use crate::binaries::Binaries;
 use crate::built::Built;
+use crate::image;
 use crate::setup::{self, Need};
 
 /// The runtimes, and what they call.
@@ -27,7 +28,10 @@ pub(super) fn run(filter: Option<&str>) -> Result<()> {
     // portmap calls it.
     setup::ensure(&setup::NETFILTER)?;
     setup::ensure(&RUNTIMES)?;
+    let helm = super::deploy::tools::ensure_helm()?;
     let built = Built::all()?;
     let binaries = Binaries::of(&built)?;
-    built.run_those_of(&super::CRI, filter, &binaries.environment())
+    let image = image::of(&binaries)?;
+    let of_the_image: [(&str, &Path); 2] = [("CULVERT_IMAGE", &image), ("HELM_BIN", &helm)];
+    built.run_those_of(&super::CRI, filter, &[binaries.environment().as_slice(), &of_the_image].concat())
 }

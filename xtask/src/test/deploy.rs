@@ -3,7 +3,7 @@
 //! What comes out is validated against the schemas of Kubernetes, every variable in it is looked for among the agent's settings, and
 //! what is wrong must be refused. No cluster is needed; nothing is installed into one.
 
-mod tools;
+pub(super) mod tools;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

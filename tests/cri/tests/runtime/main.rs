@@ -4,6 +4,7 @@
 
 mod chain;
 mod churn;
+mod image;
 mod kubernetes;
 mod outage;
 mod podman;

@@ -41,9 +41,14 @@ pub(super) struct Tools {
     python: PathBuf,
 }
 
+/// Helm alone.
+pub(in crate::test) fn ensure_helm() -> Result<PathBuf> {
+    tools::ensure(&HELM)
+}
+
 impl Tools {
     pub(super) fn ensure() -> Result<Self> {
-        let (helm, validate) = (tools::ensure(&HELM)?, tools::ensure(&VALIDATE)?);
+        let (helm, validate) = (ensure_helm()?, tools::ensure(&VALIDATE)?);
         let python = validate.with_file_name("python");
         Ok(Self { helm, validate, python })
     }

@@ -14,6 +14,7 @@ pub mod file;
 pub mod generate;
 mod plane;
 pub mod records;
+mod replay;
 mod resource;
 mod script;
 mod server;
@@ -25,6 +26,7 @@ mod world;
 
 pub use self::authority::{Answer, Chain};
 pub use self::plane::{ControlPlane, Options};
+pub use self::replay::Recording;
 pub use self::resource::Resource;
 pub use self::script::{Admission, Door, Ending, Push};
 pub use self::world::World;

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 
 use crate::authority::{Answer, Chain, ROOTS};
 use crate::records::Records;
+use crate::replay::Recording;
 use crate::script::{Admission, Command, Door, Ending, Push};
 use crate::server;
 use crate::shared::{Shared, lock};
@@ -120,6 +121,18 @@ impl ControlPlane {
     /// Sends everything that clients hold once more.
     pub fn resend(&self) {
         self.shared.resend.send_modify(|count| *count += 1);
+    }
+
+    /// Plays a recording on every stream that is opened from now on, in place of telling what is known. Nothing of it is out
+    /// yet: see [`Self::until`].
+    pub fn play(&self, recording: Recording) {
+        lock(&self.shared.script).recording = Some(recording);
+        self.shared.until.send_replace(0);
+    }
+
+    /// Lets so many responses of the recording out, from its first.
+    pub fn until(&self, count: usize) {
+        self.shared.until.send_replace(count);
     }
 
     /// Sends a response of the test's own on every stream.
@@ -263,6 +276,19 @@ impl ControlPlane {
             (count >= clients && open.all(|stream| stream.is_synced())).then_some(())
         };
         self.wait("both types to be accepted by everybody", all).await
+    }
+
+    /// Waits until so many streams are open, and each has got so many responses and accepted all.
+    ///
+    /// # Errors
+    /// If they do not in two minutes.
+    pub async fn accepted_by(&self, clients: usize, responses: usize) -> Result<()> {
+        let all = |records: &Records| {
+            let mut open = records.streams.iter().filter(|stream| !stream.ended);
+            let enough = open.clone().count() >= clients;
+            (enough && open.all(|stream| stream.has_accepted(responses))).then_some(())
+        };
+        self.wait(&format!("{responses} responses to be accepted by everybody"), all).await
     }
 
     async fn tell(&self, command: &Command) {

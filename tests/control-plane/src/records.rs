@@ -103,6 +103,15 @@ impl Stream {
         !self.ended && self.acknowledged(ADDRESS) && self.acknowledged(AUTHORIZATION)
     }
 
+    /// Whether so many responses were sent and the client accepted each.
+    pub fn has_accepted(&self, responses: usize) -> bool {
+        let accepted = |nonce: &String| {
+            let answers = self.requests.iter().filter(|request| request.response_nonce == *nonce);
+            answers.clone().count() > 0 && answers.clone().all(|answer| answer.error_detail.is_none())
+        };
+        self.sent.len() == responses && self.sent.iter().all(|(_, nonce)| accepted(nonce))
+    }
+
     pub(crate) fn request(&mut self, request: Request) {
         if self.requests.len() < KEPT {
             self.requests.push(request);

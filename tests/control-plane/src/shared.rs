@@ -11,6 +11,7 @@ use tonic::Status;
 use crate::authority::Authority;
 use crate::plane::Options;
 use crate::records::{Headers, Records};
+use crate::replay::Recording;
 use crate::script::{Admission, Command, Door, Ending};
 use crate::world::World;
 
@@ -26,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) revision: watch::Sender<u64>,
     /// Counts requests to send everything again.
     pub(crate) resend: watch::Sender<u64>,
+    /// How many responses of a recording may be out.
+    pub(crate) until: watch::Sender<usize>,
     pub(crate) script: Mutex<Script>,
     pub(crate) endings: broadcast::Sender<Ending>,
     pub(crate) authority: Mutex<Authority>,
@@ -47,6 +50,8 @@ pub(crate) struct Script {
     pub(crate) admissions: VecDeque<Admission>,
     /// The tokens that are good; any that is not empty, if none is named.
     pub(crate) tokens: Option<Vec<String>>,
+    /// What new streams are played, in place of what is known.
+    pub(crate) recording: Option<Recording>,
 }
 
 impl Shared {
@@ -57,6 +62,7 @@ impl Shared {
             world: Mutex::default(),
             revision: watch::Sender::default(),
             resend: watch::Sender::default(),
+            until: watch::Sender::default(),
             script: Mutex::default(),
             endings: broadcast::channel(ENDINGS).0,
             authority: Mutex::new(authority),

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::records::Headers;
+use crate::replay::Playing;
 use crate::script::{Admission, Command};
 use crate::session::Session;
 use crate::shared::{Shared, lock};
@@ -23,9 +24,10 @@ type Out = mpsc::Sender<Result<Bytes, Status>>;
 /// Serves a stream that has been accepted.
 pub(crate) async fn serve(shared: Arc<Shared>, headers: Headers, requests: Streaming<Request>, out: Out) {
     let (id, commands) = shared.begin(headers.clone());
-    let admission = {
+    let (admission, playing) = {
         let mut script = lock(&shared.script);
-        script.admissions.pop_front().unwrap_or_else(|| script.admission.clone())
+        let admission = script.admissions.pop_front().unwrap_or_else(|| script.admission.clone());
+        (admission, script.recording.clone().map(Playing::new))
     };
     let admitted = match admission {
         Admission::Refuse(code, message) => Err(Status::new(code, message)),
@@ -34,7 +36,8 @@ pub(crate) async fn serve(shared: Arc<Shared>, headers: Headers, requests: Strea
     };
     let served = match admitted {
         Ok(mute) => {
-            Serving { shared: &shared, id, session: None, mute, out: &out }.run(requests, commands).await
+            let serving = Serving { shared: &shared, id, session: None, playing, mute, out: &out };
+            serving.run(requests, commands).await
         }
         Err(status) => Err(status),
     };
@@ -49,6 +52,8 @@ struct Serving<'a> {
     shared: &'a Shared,
     id: u64,
     session: Option<Session>,
+    /// What is played in place of what the session would say.
+    playing: Option<Playing>,
     mute: bool,
     out: &'a Out,
 }
@@ -61,6 +66,7 @@ impl Serving<'_> {
     ) -> Result<(), Status> {
         let mut revision = self.shared.revision.subscribe();
         let mut resend = self.shared.resend.subscribe();
+        let mut until = self.shared.until.subscribe();
         loop {
             tokio::select! {
                 request = requests.message() => match request {
@@ -70,19 +76,20 @@ impl Serving<'_> {
                 },
                 // Neither sender ends before the server.
                 Ok(()) = revision.changed() => {
-                    let responses = match (&mut self.session, self.mute) {
+                    let responses = match (&mut self.session, self.mute || self.playing.is_some()) {
                         (Some(session), false) => session.push(&lock(&self.shared.world))?,
                         _ => Vec::new(),
                     };
                     self.respond(responses).await?;
                 }
                 Ok(()) = resend.changed() => {
-                    let responses = match (&mut self.session, self.mute) {
+                    let responses = match (&mut self.session, self.mute || self.playing.is_some()) {
                         (Some(session), false) => session.resend(&lock(&self.shared.world)),
                         _ => Vec::new(),
                     };
                     self.respond(responses).await?;
                 }
+                Ok(()) = until.changed() => self.play().await?,
                 Some(command) = commands.recv() => match command {
                     Command::Send { type_url, nonce, message } => self.send(&type_url, &nonce, message).await?,
                     Command::End(status) => return Err(status),
@@ -113,8 +120,22 @@ impl Serving<'_> {
                 self.session.insert(Session::new(self.id, node.text("NODE_NAME").unwrap_or_default()))
             }
         };
+        if let Some(playing) = &mut self.playing {
+            playing.asked(&request.type_url);
+            return self.play().await;
+        }
         let response = session.request(&lock(&self.shared.world), &request);
         self.respond(response.into_iter().collect()).await
+    }
+
+    /// Sends what is due of a recording.
+    async fn play(&mut self) -> Result<(), Status> {
+        let until = *self.shared.until.borrow();
+        let due = self.playing.as_mut().filter(|_| !self.mute).map(|playing| playing.due(until));
+        for recorded in due.into_iter().flatten() {
+            self.send(&recorded.type_url, &recorded.nonce, recorded.message).await?;
+        }
+        Ok(())
     }
 
     async fn respond(&self, responses: Vec<Response>) -> Result<(), Status> {

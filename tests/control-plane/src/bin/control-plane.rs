@@ -12,6 +12,7 @@
 //! | `drop` | closes every socket |
 //! | `load FILE` | adds the mesh of a file |
 //! | `synced [N]` | waits until N clients, or one, are there and have accepted everything |
+//! | `play M N` | lets M responses of the recording out, and waits until N clients have accepted each |
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use control_plane::generate::{Size, churn, fill};
-use control_plane::{ControlPlane, Ending, Options, file};
+use control_plane::{ControlPlane, Ending, Options, Recording, file};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -44,6 +45,9 @@ struct Args {
     /// A mesh, JSON.
     #[arg(long)]
     mesh: Option<PathBuf>,
+    /// A recording to play in place of a mesh, JSON line by line; nothing of it is out before `play`.
+    #[arg(long)]
+    replay: Option<PathBuf>,
     /// Pods to make up.
     #[arg(long, default_value_t = 0)]
     workloads: u32,
@@ -70,6 +74,9 @@ async fn main() -> Result<()> {
     plane.update(|world| fill(world, size));
     if let Some(path) = &args.mesh {
         load(&plane, path)?;
+    }
+    if let Some(path) = &args.replay {
+        plane.play(Recording::read(path)?);
     }
     say(&format!("listening {}", plane.address()))?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -110,6 +117,11 @@ async fn obey(plane: &ControlPlane, line: &str, size: &mut Size, rate: &mut u32)
         ["close"] => plane.end_connections(Ending::Graceful),
         ["drop"] => plane.end_connections(Ending::Abrupt),
         ["load", path] => load(plane, Path::new(path))?,
+        ["play", responses, clients] => {
+            let responses = responses.parse().context("how many responses")?;
+            plane.until(responses);
+            plane.accepted_by(clients.parse().context("how many clients")?, responses).await?;
+        }
         ["synced"] => plane.synced_by(1).await?,
         ["synced", clients] => plane.synced_by(clients.parse().context("how many clients")?).await?,
         _ => bail!("there is no command {line:?}"),

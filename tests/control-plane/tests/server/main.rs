@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, ensure};
 use control_plane::build::{allow_from, service, uid, workload};
 use control_plane::wire::discovery::{ADDRESS, AUTHORIZATION, Request};
-use control_plane::{Admission, Answer, Chain, Ending};
+use control_plane::{Admission, Answer, Chain, Ending, Recording};
 use raw::{Raw, identity, node, plane};
 use tonic::Code;
 
@@ -176,5 +176,40 @@ async fn a_root_outlives_the_process() -> Result<()> {
     let plane = control_plane::ControlPlane::start(control_plane::Options::new(dir.path())).await?;
     ensure!(plane.bundle() == bundle && std::fs::read_to_string(plane.roots())? == bundle);
     Raw::open(&plane).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_recording_is_played_as_far_as_it_is_let_out_and_again_to_whoever_comes_back() -> Result<()> {
+    let (plane, _dir) = plane().await?;
+    plane.update(|world| world.set(workload("demo", "a").at([10, 0, 0, 1])));
+    let said = [(ADDRESS, "2026-11-21T08:15:57Z/5one"), (AUTHORIZATION, "two"), (ADDRESS, "three")];
+    let lines = said.map(|(type_url, nonce)| raw::recorded(type_url, nonce));
+    plane.play(Recording::parse(&lines.join("\n"))?);
+    for _ in 0..2 {
+        plane.until(0);
+        let mut raw = Raw::open(&plane).await?;
+        for type_url in [ADDRESS, AUTHORIZATION] {
+            raw.subscribe(type_url).await?;
+        }
+        // What is known is not told while something is played.
+        plane.resend();
+        for (count, (type_url, nonce)) in said.into_iter().enumerate() {
+            plane.until(count + 1);
+            let response = raw.next().await?;
+            ensure!(
+                (response.type_url.as_str(), response.nonce.as_str()) == (type_url, nonce),
+                "{response:?}"
+            );
+            ensure!(response == raw::response(type_url, nonce), "{response:?}");
+            raw.accept(&response).await?;
+            plane.accepted_by(1, count + 1).await?;
+        }
+        plane.end_connections(Ending::Graceful);
+        raw.refused().await?;
+        plane
+            .wait("the stream to be over", |records| records.last().filter(|stream| stream.ended).map(drop))
+            .await?;
+    }
     Ok(())
 }

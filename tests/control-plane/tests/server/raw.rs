@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use control_plane::wire::ca::{CertificateRequest, CertificateResponse};
 use control_plane::wire::discovery::{Node, Request, Resource, Response};
 use control_plane::{ControlPlane, Options};
@@ -65,6 +67,11 @@ impl Raw {
     pub(crate) async fn ask(&self, key: &str) -> Result<()> {
         let type_url = control_plane::wire::discovery::ADDRESS.to_owned();
         self.send(Request { type_url, subscribe: vec![key.to_owned()], ..Request::default() }).await
+    }
+
+    pub(crate) async fn accept(&self, response: &Response) -> Result<()> {
+        let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
+        self.send(Request { type_url, response_nonce, ..Request::default() }).await
     }
 
     pub(crate) async fn next(&mut self) -> Result<Response> {
@@ -133,6 +140,23 @@ pub(crate) fn aliases(response: &Response) -> Result<Vec<String>> {
 
 pub(crate) fn versions(response: &Response) -> Result<Vec<(String, String)>> {
     Ok(resources(response)?.into_iter().map(|resource| (resource.name, resource.version)).collect())
+}
+
+/// A response that was recorded, with a word that no message of ours would have.
+pub(crate) fn response(type_url: &str, nonce: &str) -> Response {
+    Response {
+        system_version_info: format!("version of {nonce}"),
+        resources: vec![b"no resource at all".as_slice().into()],
+        type_url: type_url.to_owned(),
+        nonce: nonce.to_owned(),
+        removed_resources: vec!["gone".to_owned()],
+    }
+}
+
+/// Its line in a recording.
+pub(crate) fn recorded(type_url: &str, nonce: &str) -> String {
+    let raw = STANDARD.encode(response(type_url, nonce).encode_to_vec());
+    serde_json::json!({ "ms": 1, "received": { "nonce": nonce }, "raw": raw }).to_string()
 }
 
 /// The first certificate of a chain, DER.

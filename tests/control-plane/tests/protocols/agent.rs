@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -83,6 +83,11 @@ impl Setup {
         let mut node = Agent::node()?;
         tell(&mut node)?;
         Agent::start_as(node, self.reach()?, false)
+    }
+
+    /// A client that is another node's agent.
+    pub(crate) fn agent_as(&self, parts: Parts, on_demand: bool) -> Result<Agent> {
+        Agent::start_as(Node::new(parts)?, self.reach()?, on_demand)
     }
 
     /// A client that asks for one thing at a time.
@@ -218,6 +223,17 @@ impl Agent {
     /// What the agent knows now.
     pub(crate) fn mesh(&self) -> Arc<Snapshot> {
         self.store.load()
+    }
+
+    /// Every state of the mesh from now on, as it comes.
+    pub(crate) fn moments(&self) -> Arc<Mutex<Vec<Arc<Snapshot>>>> {
+        let moments = Arc::new(Mutex::new(Vec::new()));
+        let (kept, store) = (Arc::clone(&moments), Arc::downgrade(&self.store));
+        self.store.subscribe(Box::new(move || {
+            let now = store.upgrade().map(|store| store.load());
+            kept.lock().unwrap_or_else(PoisonError::into_inner).extend(now);
+        }));
+        moments
     }
 
     /// How often the mesh was changed.

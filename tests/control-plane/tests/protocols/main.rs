@@ -7,6 +7,7 @@ mod agent;
 mod ca_answers;
 mod ca_requests;
 mod identities;
+mod recorded;
 mod xds_answers;
 mod xds_bad_input;
 mod xds_demand;

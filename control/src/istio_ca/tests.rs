@@ -315,6 +315,25 @@ fn what_the_real_one_has_signed_passes_and_is_what_it_is() {
     }
 }
 
+/// It signs whatever trust domain is asked for, so whoever asks has to compare.
+#[test]
+fn a_certificate_of_another_trust_domain_is_refused() {
+    let recorded = recorded().into_iter().find(|one| one["about"] == "another trust domain").unwrap();
+    let chain = recorded["cert_chain"].as_array().unwrap();
+    let cert_chain = chain.iter().map(|entry| entry.as_str().unwrap().to_owned()).collect();
+    let issued = decode(&IstioCertificateResponse { cert_chain }).unwrap();
+    let request = csr(&recorded);
+    let (_, request) = X509CertificationRequest::from_der(&request).unwrap();
+    let key = request.certification_request_info.subject_pki.raw;
+    let now = in_its_time(&issued.chain[0]);
+    let ours = Identity::new("cluster.local", "bookinfo", "sleep");
+    let presented = "spiffe://other.example/ns/bookinfo/sa/sleep".to_owned();
+    assert_eq!(
+        answer::check(&ours, key, issued, now).unwrap_err(),
+        answer::Fault::OtherIdentity { presented }
+    );
+}
+
 fn in_its_time(certificate: &CertificateDer<'_>) -> SystemTime {
     let (_, leaf) = X509Certificate::from_der(certificate).unwrap();
     let begin = u64::try_from(leaf.validity().not_before.timestamp()).unwrap();

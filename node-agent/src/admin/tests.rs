@@ -3,6 +3,7 @@
 mod columns;
 mod document;
 mod endpoints;
+mod recorded;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,6 +77,10 @@ impl World {
             file.policies.iter().for_each(|policy| editor.insert_policy(policy.clone()));
             Some(editor.finish())
         });
+        Self::of(store).await
+    }
+
+    async fn of(store: Arc<Store>) -> Self {
         let (layer, handle) = reload::Layer::new(EnvFilter::new("info"));
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         let quit = Arc::new(Notify::new());
@@ -95,15 +100,7 @@ impl World {
 
     /// Sends a request as it stands; returns status, head and body.
     async fn ask(&self, request: &str) -> (u16, String, Vec<u8>) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
-        let body = answer.split_off(end + 4);
-        let body = if head.contains("transfer-encoding: chunked") { joined(&body) } else { body };
-        (head[9..12].parse().unwrap(), head, body)
+        ask(self.address, request).await
     }
 
     async fn text(&self, method: &str, path: &str) -> (u16, String) {
@@ -117,6 +114,19 @@ impl World {
         assert_eq!(status, 200);
         serde_json::from_str(&body).unwrap()
     }
+}
+
+/// Sends a request as it stands; returns status, head and body.
+async fn ask(address: SocketAddr, request: &str) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap().to_ascii_lowercase();
+    let body = answer.split_off(end + 4);
+    let body = if head.contains("transfer-encoding: chunked") { joined(&body) } else { body };
+    (head[9..12].parse().unwrap(), head, body)
 }
 
 /// The pieces of a body put together; it must be there to its end.

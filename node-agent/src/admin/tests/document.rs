@@ -4,12 +4,12 @@ use jsonschema::Validator;
 
 use super::*;
 
-fn schema() -> Validator {
+pub(super) fn schema() -> Validator {
     let schema: Value = serde_json::from_str(include_str!("../../../schema/config_dump.json")).unwrap();
     jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap()
 }
 
-fn problems(schema: &Validator, document: &Value) -> Vec<String> {
+pub(super) fn problems(schema: &Validator, document: &Value) -> Vec<String> {
     schema.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 

@@ -106,6 +106,14 @@ impl Proxy {
         self.say(&bytes(3, &[]))
     }
 
+    /// Sends what was recorded, with the namespace of a pod if one belongs to it; what comes back, as on the wire.
+    pub fn replay(&self, message: &[u8], pod: Option<&Pod>) -> Result<Vec<u8>> {
+        let netns = pod.map(|pod| File::open(pod.netns())).transpose()?;
+        let descriptors: Vec<_> = netns.iter().map(|netns| netns.as_fd()).collect();
+        self.connection.send(message, &descriptors)?;
+        Ok(self.connection.recv(LONGEST)?.0)
+    }
+
     /// Sends anything; the error that comes back, empty if there is none.
     pub fn say(&self, message: &[u8]) -> Result<String> {
         self.connection.send(message, &[])?;

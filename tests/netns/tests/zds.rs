@@ -194,3 +194,43 @@ fn another_agent_takes_the_place_of_one_without_an_attempt_refused() -> Result<(
     ensure!(status.success(), "{status}");
     expect(client, target, client)
 }
+
+/// What a real istio-cni said, byte for byte: pods that it has no namespace for, the end of its snapshot, two that are added,
+/// one of them twice, and one deletion.
+#[test]
+fn a_recorded_istio_cni_is_answered_as_the_peer_answers() -> Result<()> {
+    let bare = Bare::new()?;
+    bare.write_mesh()?;
+    let [n1, _] = &bare.nodes;
+    let socket: PathBuf = bare.run.dir().join("zds.sock");
+    let cni = IstioCni::listen(&socket)?;
+    let flag = format!("--zds-socket={}", socket.display());
+    let mut agent = Agent::spawn(n1, &bare.mesh_path(n1), &[&flag])?;
+    // It has greeted as the recorded one did.
+    let proxy = cni.accept()?;
+    let served = |agent: &Agent| metric(agent, "workload_manager_active_proxy_count", &[]);
+    let mut messages = recordings::zds::conversation()?.into_iter().skip(1);
+    let mut said = 0;
+    while let (Some(theirs), Some(answer)) = (messages.next(), messages.next()) {
+        let received = theirs.received.context("said by istio-cni")?;
+        let pod = match received["add"]["workload_info"]["name"].as_str() {
+            Some("sleep") => Some(&bare.client),
+            Some(_) => Some(&bare.neighbour),
+            None => None,
+        };
+        ensure!(pod.is_some() == (theirs.descriptors == Some(1)), "{received}");
+        let ours = proxy.replay(&theirs.raw, pod)?;
+        ensure!(ours == answer.raw, "{received}: {ours:?}");
+        said += 1;
+        // Kept, all named, one, two, the second one again, one deleted.
+        let expected = [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 2.0, 1.0];
+        ensure!(Some(&served(&agent)?) == expected.get(said - 1), "{received}");
+        if received.get("snapshot_sent").is_some() {
+            agent.wait_ready()?;
+        }
+    }
+    ensure!(said == 9, "{said}");
+    let status = agent.stop()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}

@@ -93,14 +93,23 @@ impl ConnectionError {
             Self::Connect(ConnectError::Blocked(_)) => Flag::NetworkPolicy,
             Self::Connect(ConnectError::Tls(_)) => Flag::TlsFailure,
             Self::Connect(ConnectError::Http2(_)) => Flag::Http2Handshake,
-            Self::Connect(_) => Flag::Connect,
+            // As the source of a connection that was denied at once counts it.
+            Self::Connect(_) | Self::Relay(RelayError::CutByPeer) => Flag::Connect,
             Self::Relay(_) | Self::ClientGone(_) | Self::Abandoned(_) | Self::GaveUp => Flag::None,
         }
     }
 
-    /// Whether it never came to carry anything.
-    pub(crate) fn is_failure_to_establish(&self) -> bool {
-        matches!(self, Self::Denied(_) | Self::WorkloadGone | Self::Connect(_))
+    /// Whether it counts as failed: it never came to carry anything, or policy has ended it, here or at the peer. Whoever alerts
+    /// on denials counts both alike.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied(_)
+                | Self::WorkloadGone
+                | Self::PolicyChange
+                | Self::Connect(_)
+                | Self::Relay(RelayError::CutByPeer)
+        )
     }
 
     /// Whether it is the application's or its client's own reset, faithfully passed on.

@@ -3,7 +3,8 @@
 //! Owns both ends until they have ended. Invariants: bytes arrive in order, unchanged, or not at all; a
 //! finished direction is passed on as such while the other goes on (half-close); a reset stays a reset:
 //! a TCP RST becomes RST_STREAM(CONNECT_ERROR) in the tunnel (RFC 9113 §8.5) and the other way round,
-//! while NO_ERROR and CANCEL read as a clean end. An idle relay holds no buffer; one that outlives its limits is cut. What a
+//! while NO_ERROR and CANCEL read as a clean end. What this agent itself cuts, by policy or for a revoked certificate, says so by a
+//! code of its own, so that the agent of the other end need not take it for the application's reset. An idle relay holds no buffer; one that outlives its limits is cut. What a
 //! slow reader keeps waiting in a tunnel is claimed from the tunnel's windows, so that its neighbours have theirs.
 
 mod buffer;
@@ -36,6 +37,9 @@ use crate::hbone::strain::Strain;
 /// How long a reader may take for what came, before it counts as one that has stopped.
 const STALLED: Duration = Duration::from_millis(100);
 
+/// What a stream ends with that is cut: "does not meet minimum security requirements" (RFC 9113 section 7).
+const CUT: Reason = Reason::INADEQUATE_SECURITY;
+
 /// Why a relay ended before both directions were finished.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
@@ -45,6 +49,11 @@ pub enum RelayError {
     /// The peer reset its stream in the tunnel, as it does when its own TCP end was reset.
     #[error("stream reset by the peer: {0}")]
     StreamReset(Reason),
+    /// The peer's agent cut it.
+    #[error(
+        "cut by the peer: its policy or its list of revoked certificates has come to refuse the connection"
+    )]
+    CutByPeer,
     /// The connection that carries the stream is gone.
     #[error("tunnel lost: {0}")]
     TunnelLost(h2::Error),
@@ -67,7 +76,11 @@ impl RelayError {
                 matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
             }
             Self::StreamReset(_) => true,
-            Self::TunnelLost(_) | Self::Idle(_) | Self::HalfClosed(_) | Self::Stalled(_) => false,
+            Self::CutByPeer
+            | Self::TunnelLost(_)
+            | Self::Idle(_)
+            | Self::HalfClosed(_)
+            | Self::Stalled(_) => false,
         }
     }
 }
@@ -82,11 +95,11 @@ pub(crate) enum Far {
 }
 
 impl Far {
-    /// Ends it as a TCP reset would.
-    pub(crate) fn reset(self) {
+    /// Ends it as a TCP reset would; a stream says `reason`.
+    fn reset(self, reason: Reason) {
         match self {
             Self::Tcp(stream) => tcp::reset(stream),
-            Self::Stream(mut stream) => stream.send.send_reset(Reason::CONNECT_ERROR),
+            Self::Stream(mut stream) => stream.send.send_reset(reason),
         }
     }
 }
@@ -103,15 +116,15 @@ pub(crate) async fn run<E: From<RelayError>>(
     cut: impl Future<Output = E>,
 ) -> Result<(), E> {
     let lanes = [Lane::default(), Lane::default()];
-    let result = tokio::select! {
+    let (result, reason) = tokio::select! {
         biased;
-        error = cut => Err(error),
-        result = both_ways(&near, &mut far, counters, &lanes) => result.map_err(E::from),
-        error = exceeded(limits, &lanes) => Err(error.into()),
+        error = cut => (Err(error), CUT),
+        result = both_ways(&near, &mut far, counters, &lanes) => (result.map_err(E::from), Reason::CONNECT_ERROR),
+        error = exceeded(limits, &lanes) => (Err(error.into()), Reason::CONNECT_ERROR),
     };
     if result.is_err() {
         tcp::reset(near);
-        far.reset();
+        far.reset(reason);
     }
     result
 }
@@ -277,6 +290,7 @@ fn ended(end: Result<Reason, h2::Error>) -> Result<(), RelayError> {
     };
     match reason {
         Reason::NO_ERROR | Reason::CANCEL => Ok(()),
+        CUT => Err(RelayError::CutByPeer),
         reason => Err(RelayError::StreamReset(reason)),
     }
 }

@@ -43,6 +43,13 @@ async fn a_cut_resets_both_ends() {
     assert_eq!(server.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
 }
 
+#[test]
+fn a_cut_by_the_peer_is_told_from_a_reset_and_both_from_a_clean_end() {
+    for (reason, reset) in [(CUT, Some(false)), (Reason::CONNECT_ERROR, Some(true)), (Reason::CANCEL, None)] {
+        assert_eq!(ended(Ok(reason)).err().map(|error| error.is_reset()), reset, "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_receiver_that_never_reads_is_cut_and_so_is_the_sender() {
     let ((mut app, near), (far, mut server)) = (pair().await, pair().await);

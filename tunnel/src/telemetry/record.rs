@@ -131,7 +131,7 @@ impl Record {
         if let Some(error) = error {
             self.metrics.reasons.ended(error);
         }
-        if error.is_some_and(ConnectionError::is_failure_to_establish) {
+        if error.is_some_and(ConnectionError::is_failure) {
             self.metrics.failed.get_or_create(&labels).inc();
         }
         self.metrics.sockets.get_or_create(&labels.reporter()).dec();

@@ -298,7 +298,7 @@ fn every_way_a_connection_can_fail_has_its_flag() {
     let identity = workload("a").identity();
     for (error, flag, failed) in [
         (ConnectionError::Denied(mesh::DenyReason::NotAllowed), "DENY", true),
-        (ConnectionError::PolicyChange, "DENY", false),
+        (ConnectionError::PolicyChange, "DENY", true),
         (ConnectError::Timeout(limit).into(), "CONNECT", true),
         (ConnectError::NoAnswer(limit).into(), "CONNECT", true),
         (ConnectError::Status(http::StatusCode::UNAUTHORIZED).into(), "CONNECT", true),
@@ -314,8 +314,10 @@ fn every_way_a_connection_can_fail_has_its_flag() {
         (ConnectError::Tls(HandshakeError::Revoked).into(), "CERT_REVOKED", true),
         (ConnectionError::Revoked, "CERT_REVOKED", false),
         (RelayError::Idle(limit).into(), "-", false),
+        (RelayError::CutByPeer.into(), "CONNECT", true),
+        (RelayError::StreamReset(h2::Reason::CONNECT_ERROR).into(), "-", false),
     ] {
-        assert_eq!((error.flag().label(), error.is_failure_to_establish()), (flag, failed), "{error}");
+        assert_eq!((error.flag().label(), error.is_failure()), (flag, failed), "{error}");
     }
 }
 

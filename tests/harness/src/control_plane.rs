@@ -34,7 +34,17 @@ pub struct ControlPlane {
     netns: PathBuf,
     address: SocketAddr,
     dir: PathBuf,
+    serves: Serves,
     process: Option<Process>,
+}
+
+/// What it tells its clients.
+#[derive(Debug)]
+enum Serves {
+    /// A mesh in a file.
+    Mesh(PathBuf),
+    /// A recording in a file, as far as it is let out.
+    Recording(PathBuf),
 }
 
 #[derive(Debug)]
@@ -48,20 +58,44 @@ impl ControlPlane {
     /// Starts one on a host of the wire that serves this mesh, and waits until it listens. What it does not know, which is all but
     /// workloads and services in plain words, is refused.
     pub fn start(run: &Arc<Run>, host: &Station, mesh: &MeshFile) -> Result<Self> {
-        let dir = run.dir().join("control-plane");
-        fs::create_dir_all(&dir)?;
+        let path = dir_of(run)?.join("mesh.json");
         let mesh = json!({ "workloads": mesh.workloads, "services": mesh.services });
-        fs::write(dir.join("mesh.json"), mesh.to_string())?;
+        fs::write(&path, mesh.to_string())?;
+        Self::serving(run, host, Serves::Mesh(path))
+    }
+
+    /// Starts one on a host of the wire that plays a recording, nothing of it before [`Self::play`], and waits until it listens.
+    pub fn replaying(run: &Arc<Run>, host: &Station, recording: &Path) -> Result<Self> {
+        Self::serving(run, host, Serves::Recording(recording.to_owned()))
+    }
+
+    fn serving(run: &Arc<Run>, host: &Station, serves: Serves) -> Result<Self> {
         let address = SocketAddr::new(IpAddr::V4(host.addresses().0), PORT);
-        let mut plane =
-            Self { _run: Arc::clone(run), netns: host.netns.clone(), address, dir, process: None };
+        let (dir, netns) = (dir_of(run)?, host.netns.clone());
+        let mut plane = Self { _run: Arc::clone(run), netns, address, dir, serves, process: None };
         plane.restart()?;
         Ok(plane)
+    }
+
+    /// Starts it anew, with its root, and another recording.
+    pub fn replay(&mut self, recording: &Path) -> Result<()> {
+        self.serves = Serves::Recording(recording.to_owned());
+        self.restart()
+    }
+
+    /// Lets so many responses of its recording out, and waits until so many clients have accepted each of them.
+    pub fn play(&mut self, responses: usize, clients: usize) -> Result<()> {
+        self.tell(&format!("play {responses} {clients}"))
     }
 
     /// Where agents reach it.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The directory of its authority: `root-cert.pem` and `root-key.pem`.
+    pub fn authority(&self) -> &Path {
+        &self.dir
     }
 
     /// The file with the root of its certificates.
@@ -86,7 +120,11 @@ impl ControlPlane {
         let mut command = command::in_netns(&self.netns, &program);
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--name").arg(self.address.ip().to_string());
-        command.arg("--dir").arg(&self.dir).arg("--mesh").arg(self.dir.join("mesh.json"));
+        command.arg("--dir").arg(&self.dir);
+        match &self.serves {
+            Serves::Mesh(path) => command.arg("--mesh").arg(path),
+            Serves::Recording(path) => command.arg("--replay").arg(path),
+        };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         let commands = child.stdin.take().context("a process that was given an input has one")?;
@@ -128,6 +166,13 @@ impl ControlPlane {
     fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default().trim().to_owned()
     }
+}
+
+/// Where its root, its mesh and its log lie.
+fn dir_of(run: &Run) -> Result<PathBuf> {
+    let dir = run.dir().join("control-plane");
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }
 
 impl Drop for ControlPlane {

@@ -27,7 +27,8 @@ struct Inner {
 }
 
 impl Node {
-    pub(crate) fn new(run: &Arc<Run>, name: &str, station: Station) -> Self {
+    /// A node in a namespace that the caller has connected himself; [`crate::Wire`] makes others. Its pods are his to make then.
+    pub fn new(run: &Arc<Run>, name: &str, station: Station) -> Self {
         Self { inner: Arc::new(Inner { run: Arc::clone(run), name: name.to_owned(), station }) }
     }
 

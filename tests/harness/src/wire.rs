@@ -31,13 +31,14 @@ pub struct Station {
     pub number: u8,
     /// Its namespace.
     pub netns: PathBuf,
+    /// Its addresses there.
+    pub ips: (Ipv4Addr, Ipv6Addr),
 }
 
 impl Station {
     /// Addresses on the wire.
     pub fn addresses(&self) -> (Ipv4Addr, Ipv6Addr) {
-        let number = u16::from(self.number);
-        (Ipv4Addr::new(198, 51, 100, self.number), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, number))
+        self.ips
     }
 
     /// Subnets of its pods.
@@ -89,7 +90,10 @@ impl Wire {
         let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
         let number =
             u8::try_from(stations.len() + 1).map_err(|_| anyhow!("a wire has at most 255 stations"))?;
-        let station = Station { number, netns: self.run.add_netns(name)? };
+        let host = u16::from(number);
+        let ips =
+            (Ipv4Addr::new(198, 51, 100, number), Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, host));
+        let station = Station { number, netns: self.run.add_netns(name)?, ips };
         let (wire, own) = (name_of(&self.netns), station.name());
         let (v4, v6) = station.addresses();
         ip(&format!("-n {wire} link add port{number} type veth peer name wire0 netns {own}"))?;
@@ -118,6 +122,6 @@ fn add_routes(from: &Station, to: &Station) -> Result<()> {
 }
 
 /// The name that `ip netns` knows a namespace by.
-pub(crate) fn name_of(netns: &Path) -> String {
+pub fn name_of(netns: &Path) -> String {
     netns.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

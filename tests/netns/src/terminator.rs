@@ -57,6 +57,16 @@ pub struct Terminator {
 impl Terminator {
     /// Takes tunnels in a pod as `identity`, with a certificate of the mesh's authority, whose directory is `ca`.
     pub fn start(pod: &Pod, ca: &Path, identity: &str, onward: SocketAddr) -> Result<Self> {
+        Self::start_in(pod.netns(), ca, identity, Onward::To(onward))
+    }
+
+    /// Takes tunnels in a namespace, and connects no stream: each DATA frame of it is answered with one line of JSON, which says
+    /// this name, the authority that was asked for, and the header `forwarded`.
+    pub fn answering(netns: &Path, ca: &Path, identity: &str, name: &str) -> Result<Self> {
+        Self::start_in(netns, ca, identity, Onward::Answers(name.into()))
+    }
+
+    fn start_in(netns: &Path, ca: &Path, identity: &str, onward: Onward) -> Result<Self> {
         let (certificate, key, _) = issue(&Signer::Mesh(ca), identity, in_an_hour())?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(ca.join("root-cert.pem"))?)?;
@@ -72,7 +82,7 @@ impl Terminator {
         let asked = Arc::clone(&serving.asked);
         let (stop, stopped) = oneshot::channel();
         let (listening, listens) = std::sync::mpsc::channel();
-        let netns = pod.netns().to_owned();
+        let netns = netns.to_owned();
         // A thread of its own in the pod's namespace: whatever it opens is there.
         let worker = std::thread::Builder::new().name("terminator".to_owned()).spawn(move || {
             harness::inside::in_netns(&netns, || {
@@ -115,10 +125,19 @@ impl Drop for Terminator {
     }
 }
 
+/// What becomes of a stream.
+#[derive(Clone)]
+enum Onward {
+    /// It is connected.
+    To(SocketAddr),
+    /// It is answered, under this name.
+    Answers(Arc<str>),
+}
+
 #[derive(Clone)]
 struct Serving {
     tls: TlsAcceptor,
-    onward: SocketAddr,
+    onward: Onward,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
@@ -141,8 +160,14 @@ impl Serving {
         while let Some(accepted) = connection.accept().await {
             let (request, respond) = accepted?;
             self.note(&request, &client);
-            let onward = self.onward;
-            tokio::spawn(async move { carry(request, respond, onward).await.ok() });
+            match self.onward.clone() {
+                Onward::To(onward) => {
+                    tokio::spawn(async move { carry(request, respond, onward).await.ok() });
+                }
+                Onward::Answers(name) => {
+                    tokio::spawn(async move { answer(request, respond, &name).await.ok() });
+                }
+            }
         }
         Ok(())
     }
@@ -156,6 +181,22 @@ impl Serving {
             client: client.to_vec(),
         });
     }
+}
+
+async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, name: &str) -> Result<()> {
+    let authority = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+    let forwarded = request.headers().get("forwarded").and_then(|value| value.to_str().ok());
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let (name, authority, forwarded) = (quote(name), quote(&authority), quote(forwarded.unwrap_or_default()));
+    let line = format!("{{\"pod\": {name}, \"authority\": {authority}, \"forwarded\": {forwarded}}}\n");
+    let mut send = respond.send_response(Response::new(()), false)?;
+    let mut body = request.into_body();
+    while let Some(data) = body.data().await {
+        body.flow_control().release_capacity(data?.len())?;
+        // A few lines at most: they fit into any window.
+        send.send_data(Bytes::from(line.clone()), false)?;
+    }
+    Ok(send.send_data(Bytes::new(), true)?)
 }
 
 async fn carry(

@@ -5,15 +5,18 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use harness::inside::in_netns;
+use harness::mesh_file::Service;
 use harness::{Pod, command, eventually};
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
-use netns_tests::{LIMIT, WEB, World, metric};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, ips, metric};
 
 const PORT: u16 = 53;
 /// What the resolver outside says of every name.
 const ELSEWHERE: &str = "192.0.2.77";
+/// Addresses of a host with a wildcard.
+const WILD: [&str; 2] = ["10.96.0.50", "2001:db8:96::50"];
 
 /// A resolver outside, by datagram and by connection. Answers to questions for names that begin with `long` are cut short in
 /// datagrams.
@@ -151,6 +154,29 @@ fn answers_look_as_they_should() -> Result<()> {
 }
 
 #[test]
+fn a_host_with_a_wildcard_answers_in_the_letters_of_the_question() -> Result<()> {
+    let mut bare = Bare::new()?;
+    let wild = Service::new("wild", "demo", &ips(WILD), &[(SERVICE, HTTP)]);
+    bare.mesh.services.push(Service { hostname: "*.corp.example".to_owned(), ..wild });
+    let world = bare.enrol()?;
+    start_resolver(&world)?;
+    let [wild4, wild6] = WILD;
+    for server in world.outside_ips() {
+        for (name, kind, expected) in [
+            ("ApI.Corp.EXAMPLE", "A", format!("ApI.Corp.EXAMPLE. 30 IN A {wild4}")),
+            ("a.b.corp.example", "AAAA", format!("a.b.corp.example. 30 IN AAAA {wild6}")),
+            // Not the domain itself: that is the resolver's.
+            ("corp.example", "A", format!("corp.example. 5 IN A {ELSEWHERE}")),
+        ] {
+            let answer = dig(&world.client, server, &[name, kind, "+noall", "+answer"])?;
+            let answer = answer.split_whitespace().collect::<Vec<_>>().join(" ");
+            ensure!(answer == expected, "{name} {kind} of {server}: {answer}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_pods_own_search_list_counts() -> Result<()> {
     let mut world = World::new()?;
     start_resolver(&world)?;
@@ -167,7 +193,7 @@ fn a_pods_own_search_list_counts() -> Result<()> {
     let service = world.mesh.services.first().context("a service")?.clone();
     let [web4, _] = WEB;
     let outcome = (|| {
-        let other = harness::mesh_file::Service { hostname: "api.corp.example".into(), ..service };
+        let other = Service { hostname: "api.corp.example".into(), ..service };
         world.mesh.services.push(other);
         world.write_mesh()?;
         eventually("the service to be known", LIMIT, || {

@@ -19,6 +19,8 @@ use crate::{build_ebpf, setup, shell};
 const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
 /// Those that need Envoy besides.
 const INTEROP: [&str; 1] = ["tests/interop"];
+/// The recorded connections, made again.
+const PARITY: [&str; 1] = ["tests/parity"];
 /// Those that need container runtimes besides.
 const CRI: [&str; 1] = ["tests/cri"];
 
@@ -39,6 +41,8 @@ enum Suite {
     Netns,
     /// Real agents against a real Envoy; as root.
     Interop,
+    /// Every connection that was recorded under istio-cni and ztunnel, made again between real agents; as root.
+    Parity,
     /// Real agents and the plugin under containerd and podman; as root.
     Cri,
     /// The Helm chart for every platform, against the schemas of Kubernetes.
@@ -58,6 +62,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Interop) {
         interop::run(filter)?;
+    }
+    match (wanted(Suite::Parity), filter) {
+        (true, None) => parity(None)?,
+        // The filter is a group of rows, not a test's name.
+        (true, Some(group)) if args.suite.is_some() => parity(Some(group))?,
+        _ => {}
     }
     if wanted(Suite::Cri) {
         cri::run(filter)?;
@@ -84,7 +94,7 @@ fn unit(filter: Option<&str>) -> Result<()> {
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP, &CRI].concat(), filter)?;
+    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP, &PARITY, &CRI].concat(), filter)?;
     shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
 }
 
@@ -98,4 +108,13 @@ fn netns(filter: Option<&str>) -> Result<()> {
     let binaries = Binaries::of(&built)?;
     plugin::check(&binaries.plugin)?;
     built.run_those_of(&NETNS, filter, &binaries.environment())
+}
+
+fn parity(group: Option<&str>) -> Result<()> {
+    println!("\n== parity: the recorded connections, made again");
+    setup::require_root()?;
+    setup::ensure(&setup::RUNTIME)?;
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
+    built.run_those_of(&PARITY, group, &binaries.environment())
 }

@@ -19,6 +19,15 @@ pub struct NetworkAddress {
     pub address: IpAddr,
 }
 
+/// An address on a named network, as the question of a look-up: whoever asks has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The network's name, empty for the default one.
+    pub network: &'a str,
+    /// The address on it.
+    pub address: IpAddr,
+}
+
 /// A range of addresses on a named network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetworkCidr {
@@ -55,6 +64,25 @@ impl NetworkAddress {
     /// An address on a network, made canonical.
     pub fn new(network: impl Into<Arc<str>>, address: IpAddr) -> Self {
         Self { network: network.into(), address: address.to_canonical() }
+    }
+}
+
+impl<'a> Place<'a> {
+    /// An address on a network, made canonical.
+    pub fn new(network: &'a str, address: IpAddr) -> Self {
+        Self { network, address: address.to_canonical() }
+    }
+}
+
+impl<'a> From<&'a NetworkAddress> for Place<'a> {
+    fn from(address: &'a NetworkAddress) -> Self {
+        Self { network: &address.network, address: address.address }
+    }
+}
+
+impl From<Place<'_>> for NetworkAddress {
+    fn from(place: Place<'_>) -> Self {
+        Self { network: place.network.into(), address: place.address }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::HBONE_PORT;
-use crate::address::NetworkAddress;
+use crate::address::Place;
 use crate::route::{Authority, members, target_port};
 use crate::service::Service;
 use crate::snapshot::Snapshot;
@@ -107,12 +107,12 @@ fn served_port(
 
 /// Whether the workload is the waypoint of what has this address.
 fn fronts_address(snapshot: &Snapshot, local: &Workload, address: IpAddr) -> bool {
-    let address = NetworkAddress::new(local.network.clone(), address);
+    let address = Place::new(&local.network, address);
     snapshot
-        .service_by_vip(&address, &local.namespace)
+        .service_by_vip(address, &local.namespace)
         .is_some_and(|service| fronts_service(snapshot, local, service))
         || snapshot
-            .workload_by_address(&address)
+            .workload_by_address(address)
             .and_then(|workload| workload.waypoint.as_ref())
             .is_some_and(|waypoint| is_member(snapshot, local, waypoint))
 }

@@ -27,7 +27,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use address::{NamespacedHostname, NetworkAddress, NetworkCidr};
+pub use address::{NamespacedHostname, NetworkAddress, NetworkCidr, Place};
 pub use authorize::{Connection, DenyReason, Judgement, Verdict, authorize};
 pub use identity::Identity;
 pub use policy::Policy;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use self::draw::Draw;
 use self::endpoint::Client;
 use crate::HBONE_PORT;
-use crate::address::NetworkAddress;
+use crate::address::Place;
 use crate::service::Service;
 use crate::snapshot::Snapshot;
 use crate::workload::{Protocol, Workload};
@@ -157,11 +157,11 @@ impl<'a> Planner<'a> {
             return Err(Refusal::ReservedPort(HBONE_PORT));
         }
         let snapshot = self.snapshot;
-        let address = NetworkAddress::new(self.flow.network, destination.ip());
-        if let Some(service) = snapshot.service_by_vip(&address, &self.flow.source.namespace) {
+        let address = Place { network: self.flow.network, address: destination.ip() };
+        if let Some(service) = snapshot.service_by_vip(address, &self.flow.source.namespace) {
             return self.plan_service(service);
         }
-        match snapshot.workload_by_address(&address) {
+        match snapshot.workload_by_address(address) {
             Some(workload) => self.plan_workload(workload),
             None => Ok(Route::Passthrough { destination }),
         }

@@ -4,9 +4,11 @@
 //! proportion to what it changes, for all maps share structure. What many resources say is kept once. Endpoints of a service that has not come yet are staged:
 //! they are indexed by the service's name and served once it is there.
 
+mod addresses;
 mod claims;
 mod editor;
 mod entries;
+mod slots;
 mod table;
 mod vips;
 
@@ -18,11 +20,12 @@ use std::sync::{Arc, Mutex};
 
 use imbl::{HashMap, OrdMap};
 
+use self::addresses::Addresses;
 use self::claims::{Claimant, in_order, preferred};
-use self::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members, name, place};
+use self::entries::{ByHostname, ByName, ByPod, ByUid, Folded, Member, Members, name};
 use self::table::Table;
 use self::vips::CidrVips;
-use crate::address::{NamespacedHostname, NetworkAddress};
+use crate::address::{NamespacedHostname, Place};
 use crate::interner::Interner;
 use crate::policy::Policy;
 use crate::route::target_port;
@@ -51,11 +54,11 @@ impl Endpoint<'_> {
 #[derive(Clone, Default)]
 pub struct Snapshot {
     workloads: Table<ByUid>,
-    by_address: Table<ByAddress<Workload>>,
+    by_address: Addresses<Workload>,
     by_pod: Table<ByPod>,
     by_workload_hostname: Table<ByHostname<Workload>>,
     services: Table<ByName>,
-    by_vip: Table<ByAddress<Service>>,
+    by_vip: Addresses<Service>,
     by_hostname: Table<ByHostname<Service>>,
     cidr_vips: CidrVips,
     endpoints: Table<Members>,
@@ -74,8 +77,8 @@ impl Snapshot {
 
     /// The workload that owns an address. Where several do: a pod before others, then one that speaks HBONE.
     /// Workloads on their node's network are never found by address.
-    pub fn workload_by_address(&self, address: &NetworkAddress) -> Option<&Arc<Workload>> {
-        preferred(self.by_address.matching(place(address), |entry| entry.is_at(address)).map(|it| &it.of))
+    pub fn workload_by_address<'k>(&self, address: impl Into<Place<'k>>) -> Option<&Arc<Workload>> {
+        preferred(self.by_address.matching(address.into()).map(|found| found.of))
     }
 
     /// The workload of a pod. Where clusters share names, any of them: see [`Self::workloads_of_pod`].
@@ -119,11 +122,16 @@ impl Snapshot {
     /// The service that a client of a namespace means by an address. An exact virtual address comes before a
     /// range; the client's own namespace before others, a longer range before a shorter, a canonical service
     /// before others.
-    pub fn service_by_vip(&self, address: &NetworkAddress, client_namespace: &str) -> Option<&Arc<Service>> {
-        let exact = self.by_vip.matching(place(address), |entry| entry.is_at(address));
+    pub fn service_by_vip<'k>(
+        &self,
+        address: impl Into<Place<'k>>,
+        client_namespace: &str,
+    ) -> Option<&Arc<Service>> {
+        let address = address.into();
+        let exact = self.by_vip.matching(address);
         exact
-            .filter(|entry| entry.is_visible_to(client_namespace))
-            .map(|entry| &entry.of)
+            .filter(|found| found.is_visible_to(client_namespace))
+            .map(|found| found.of)
             .min_by(|one, other| {
                 let foreign = |service: &Service| *service.namespace != *client_namespace;
                 foreign(one).cmp(&foreign(other)).then_with(|| one.rank().cmp(&other.rank()))
@@ -135,7 +143,7 @@ impl Snapshot {
     pub fn endpoints<'a>(&'a self, key: &NamespacedHostname) -> impl Iterator<Item = Endpoint<'a>> + use<'a> {
         let members = self.endpoints.get(name(key), |entry| entry.service == *key);
         members.into_iter().flat_map(|members| {
-            members.workloads.values().filter_map(|workload| {
+            members.workloads.iter().filter_map(|Member(workload)| {
                 Some(Endpoint { workload, ports: workload.services.get(&members.service)? })
             })
         })

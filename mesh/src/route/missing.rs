@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::{Flow, gateway};
 use crate::HBONE_PORT;
-use crate::address::{NamespacedHostname, NetworkAddress};
+use crate::address::{NamespacedHostname, NetworkAddress, Place};
 use crate::snapshot::Snapshot;
 use crate::workload::{GatewayAddress, GatewayDestination};
 
@@ -36,9 +36,9 @@ pub fn missing(snapshot: &Snapshot, flow: &Flow<'_>) -> Vec<Key> {
     if destination.is_loopback() || flow.destination.port() == HBONE_PORT {
         return Vec::new();
     }
-    let address = NetworkAddress::new(flow.network, destination);
+    let address = Place { network: flow.network, address: destination };
     let namespace = &*flow.source.namespace;
-    let mut keys: Vec<Key> = if let Some(service) = snapshot.service_by_vip(&address, namespace) {
+    let mut keys: Vec<Key> = if let Some(service) = snapshot.service_by_vip(address, namespace) {
         let waypoints = service.waypoint.iter();
         let waypoints =
             waypoints.chain(service.weighted_waypoints.iter().map(|weighted| &weighted.destination));
@@ -49,10 +49,10 @@ pub fn missing(snapshot: &Snapshot, flow: &Flow<'_>) -> Vec<Key> {
             .filter_map(|endpoint| endpoint.workload.network_gateway.as_ref());
         let unknown = |gateway| unknown(snapshot, gateway, namespace);
         waypoints.filter_map(unknown).chain(gateways.filter_map(unknown)).collect()
-    } else if let Some(workload) = snapshot.workload_by_address(&address) {
+    } else if let Some(workload) = snapshot.workload_by_address(address) {
         workload.waypoint.iter().filter_map(|waypoint| unknown(snapshot, waypoint, namespace)).collect()
     } else {
-        vec![Key::Address(address)]
+        vec![Key::Address(address.into())]
     };
     keys.sort();
     keys.dedup();

@@ -5,10 +5,10 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use super::Snapshot;
-use super::entries::{ByAddress, ByHostname, ByName, ByPod, ByUid, Folded, Members, name, place};
+use super::entries::{ByHostname, ByName, ByPod, ByUid, Folded, Member, Members, name};
 use crate::address::NamespacedHostname;
 use crate::interner::Interner;
 use crate::policy::{Policy, Scope};
@@ -33,8 +33,8 @@ impl SnapshotEditor {
         let workload = Arc::new(workload);
         let next = &mut self.next;
         if workload.network_mode == NetworkMode::Standard {
-            for address in workload.network_addresses() {
-                next.by_address.insert(ByAddress::new(address, true, Arc::clone(&workload)));
+            for address in &workload.addresses {
+                next.by_address.insert(&workload.network, *address, true, &workload);
             }
         }
         next.by_pod.insert(ByPod(Arc::clone(&workload)));
@@ -43,13 +43,13 @@ impl SnapshotEditor {
         }
         for service in workload.services.keys() {
             let of = |members: &Members| members.service == *service;
-            let (uid, member) = (Arc::clone(&workload.uid), Arc::clone(&workload));
+            let member = Member(Arc::clone(&workload));
             match next.endpoints.get_mut(name(service), of) {
                 Some(members) => {
-                    members.workloads.insert(uid, member);
+                    members.workloads.insert(member);
                 }
                 None => {
-                    let workloads = OrdMap::unit(uid, member);
+                    let workloads = OrdSet::unit(member);
                     next.endpoints.insert(Members { service: service.clone(), workloads });
                 }
             }
@@ -65,10 +65,8 @@ impl SnapshotEditor {
         };
         let workload = &workload;
         if workload.network_mode == NetworkMode::Standard {
-            for address in workload.network_addresses() {
-                let same =
-                    |entry: &ByAddress<Workload>| Arc::ptr_eq(&entry.of, workload) && entry.is_at(&address);
-                next.by_address.remove(place(&address), same);
+            for address in &workload.addresses {
+                next.by_address.remove(&workload.network, *address, workload);
             }
         }
         let pod = (&*workload.namespace, &*workload.name);
@@ -99,7 +97,7 @@ impl SnapshotEditor {
         next.by_hostname.insert(ByHostname(Arc::clone(&service)));
         let is_public = service.is_public();
         for vip in &service.vips {
-            next.by_vip.insert(ByAddress::new(vip.clone(), is_public, Arc::clone(&service)));
+            next.by_vip.insert(&vip.network, vip.address, is_public, &service);
         }
         next.cidr_vips.insert(&service);
         next.services.insert(ByName(service));
@@ -114,8 +112,7 @@ impl SnapshotEditor {
         let service = &service;
         next.by_hostname.remove(Folded(&service.hostname), |entry| Arc::ptr_eq(&entry.0, service));
         for vip in &service.vips {
-            let same = |entry: &ByAddress<Service>| Arc::ptr_eq(&entry.of, service) && entry.is_at(vip);
-            next.by_vip.remove(place(vip), same);
+            next.by_vip.remove(&vip.network, vip.address, service);
         }
         next.cidr_vips.remove(service);
         true

@@ -44,6 +44,7 @@ impl<T> Default for Table<T> {
 }
 
 impl<T> Table<T> {
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::address::NetworkAddress;
 use crate::policy::{Action, Scope};
 use crate::service::Visibility;
 use crate::testing::{key, pod, ports, service, snapshot, tcp_pod};
@@ -135,7 +136,12 @@ fn removing_everything_leaves_nothing() {
     let empty = editor.finish();
     assert!(empty.workloads.is_empty() && empty.by_address.is_empty() && empty.by_pod.is_empty());
     assert!(empty.by_workload_hostname.is_empty());
-    assert!(empty.services.is_empty() && empty.by_vip.is_empty() && empty.by_hostname.is_empty());
+    assert!(
+        empty.cidr_vips.is_empty()
+            && empty.services.is_empty()
+            && empty.by_vip.is_empty()
+            && empty.by_hostname.is_empty()
+    );
     assert!(empty.endpoints.is_empty() && empty.policies.is_empty());
     assert!(empty.global_policies.is_empty() && empty.namespace_policies.is_empty());
     assert!(empty.service_by_vip(&address("/10.2.0.1"), "").is_none());

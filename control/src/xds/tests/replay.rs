@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use mesh::Store;
 use mesh::workload::{Health, NetworkMode, Protocol};
+use mesh::{NetworkAddress, Store};
 use prost::Message;
 use tokio::sync::oneshot;
 
@@ -147,7 +147,8 @@ impl Agent {
     fn ask(&mut self, sent: &DeltaDiscoveryRequest) {
         for key in &sent.resource_names_subscribe {
             let mesh = self.store.load();
-            if key.parse().is_ok_and(|address| mesh.workload_by_address(&address).is_some()) {
+            let known = |address: NetworkAddress| mesh.workload_by_address(&address).is_some();
+            if key.parse().is_ok_and(known) {
                 continue;
             }
             let (waiter, answer) = oneshot::channel();
@@ -201,7 +202,8 @@ impl Agent {
 
     fn uid(&self, address: &str) -> Option<String> {
         let mesh = self.store.load();
-        mesh.workload_by_address(&address.parse().unwrap()).map(|workload| workload.uid.to_string())
+        let address: NetworkAddress = address.parse().unwrap();
+        mesh.workload_by_address(&address).map(|workload| workload.uid.to_string())
     }
 
     fn workload(&self, uid: &str) -> std::sync::Arc<mesh::Workload> {

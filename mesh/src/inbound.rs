@@ -124,7 +124,12 @@ fn fronts_host(snapshot: &Snapshot, local: &Workload, host: &str) -> bool {
 
 fn fronts_service(snapshot: &Snapshot, local: &Workload, service: &Service) -> bool {
     let weighted = service.weighted_waypoints.iter().map(|waypoint| &waypoint.destination);
-    service.waypoint.iter().chain(weighted).any(|waypoint| is_member(snapshot, local, waypoint))
+    service
+        .waypoint
+        .as_deref()
+        .into_iter()
+        .chain(weighted)
+        .any(|waypoint| is_member(snapshot, local, waypoint))
 }
 
 fn is_member(snapshot: &Snapshot, local: &Workload, gateway: &GatewayAddress) -> bool {

@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod authorize;
+pub mod few;
 pub mod identity;
 pub mod inbound;
 mod interner;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use address::{NamespacedHostname, NetworkAddress, NetworkCidr, Place};
 pub use authorize::{Connection, DenyReason, Judgement, Verdict, authorize};
+pub use few::Few;
 pub use identity::Identity;
 pub use policy::Policy;
 pub use route::{Authority, Flow, HopKind, Refusal, Route, plan};

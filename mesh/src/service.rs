@@ -26,7 +26,7 @@ pub struct Service {
     /// Identities that its endpoints may show besides their own.
     pub subject_alt_names: Vec<Arc<str>>,
     /// Where connections addressed to it go first.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// Where they go first while traffic is split; sampled for each connection.
     pub weighted_waypoints: Vec<WeightedWaypoint>,
     /// How an endpoint is chosen.

@@ -1,14 +1,21 @@
 //! A small map that is read often and changed hardly ever, such as the ports of a service.
 //!
 //! Invariant: sorted by key, each key once, and no room to spare: a mesh has hundreds of thousands of these, most of them
-//! with a single entry.
+//! with a single entry, and most equal to others. A clone is the same slice, until one of them is changed.
 
 use std::fmt;
 use std::ops::Index;
+use std::sync::Arc;
 
 /// A map in one sorted slice.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SortedMap<K, V>(Box<[(K, V)]>);
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SortedMap<K, V>(Arc<[(K, V)]>);
+
+impl<K, V> Clone for SortedMap<K, V> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
@@ -19,7 +26,12 @@ impl<K, V> Default for SortedMap<K, V> {
 impl<K, V> SortedMap<K, V> {
     /// An empty map.
     pub fn new() -> Self {
-        Self(Box::default())
+        Self(Arc::default())
+    }
+
+    /// Whether somebody else has the same slice.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// How many entries there are.
@@ -59,22 +71,24 @@ impl<K: Ord, V> SortedMap<K, V> {
     pub fn contains_key(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
+}
 
-    /// Sets the value of a key, and returns the one it had. Copies the map if the key is new.
+impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
+    /// Sets the value of a key, and returns the one it had. Copies the map if the key is new, or somebody else has the map.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.0.binary_search_by(|(other, _)| other.cmp(&key)) {
-            Ok(at) => self.0.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
+            Ok(at) => Arc::make_mut(&mut self.0).get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
             Err(at) => {
-                let mut entries = std::mem::take(&mut self.0).into_vec();
+                let mut entries = self.0.to_vec();
                 entries.insert(at, (key, value));
-                self.0 = entries.into_boxed_slice();
+                self.0 = entries.into();
                 None
             }
         }
     }
 }
 
-impl<K: Ord, V: Clone + Default> SortedMap<K, V> {
+impl<K: Ord + Clone, V: Clone + Default> SortedMap<K, V> {
     /// Changes the value of a key, which is the default one if it has none.
     pub fn update(&mut self, key: K, change: impl FnOnce(&mut V)) {
         let mut value = self.get(&key).cloned().unwrap_or_default();
@@ -92,7 +106,7 @@ impl<K: Ord, V> FromIterator<(K, V)> for SortedMap<K, V> {
         entries.reverse();
         entries.dedup_by(|(one, _), (other, _)| one == other);
         entries.reverse();
-        Self(entries.into_boxed_slice())
+        Self(entries.into())
     }
 }
 
@@ -102,18 +116,19 @@ impl<K: Ord, V, const N: usize> From<[(K, V); N]> for SortedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> Extend<(K, V)> for SortedMap<K, V> {
+impl<K: Ord + Clone, V: Clone> Extend<(K, V)> for SortedMap<K, V> {
     fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, entries: I) {
-        *self = std::mem::take(&mut self.0).into_vec().into_iter().chain(entries).collect();
+        *self = self.0.iter().cloned().chain(entries).collect();
     }
 }
 
-impl<K, V> IntoIterator for SortedMap<K, V> {
+impl<K: Clone, V: Clone> IntoIterator for SortedMap<K, V> {
     type Item = (K, V);
     type IntoIter = std::vec::IntoIter<(K, V)>;
 
+    #[expect(clippy::unnecessary_to_owned, reason = "the iterator outlives the map")]
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_vec().into_iter()
+        self.0.to_vec().into_iter()
     }
 }
 

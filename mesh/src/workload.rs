@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::address::{NamespacedHostname, NetworkAddress};
+use crate::few::Few;
 use crate::identity::Identity;
 use crate::sorted::SortedMap;
 
@@ -29,15 +30,15 @@ pub struct Workload {
     /// The network its addresses are on, empty for the default one.
     pub network: Arc<str>,
     /// Its addresses, canonical; empty if it is known by hostname only.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Few<IpAddr>,
     /// What it speaks.
     pub protocol: Protocol,
     /// Whether its addresses are its own.
     pub network_mode: NetworkMode,
     /// Where connections addressed to one of its IPs go first.
-    pub waypoint: Option<GatewayAddress>,
+    pub waypoint: Option<Arc<GatewayAddress>>,
     /// The way in to its network from another one.
-    pub network_gateway: Option<GatewayAddress>,
+    pub network_gateway: Option<Arc<GatewayAddress>>,
     /// The node it runs on, empty if none.
     pub node: Arc<str>,
     /// The application it belongs to, for telemetry.
@@ -59,7 +60,7 @@ pub struct Workload {
     /// How connections that arrive for others are passed to its application, if it takes such.
     pub application_tunnel: Option<ApplicationTunnel>,
     /// Where it runs.
-    pub locality: Locality,
+    pub locality: Arc<Locality>,
     /// Its weight among the endpoints of a service.
     pub capacity: u32,
     /// The services it serves, with the port for each service port.
@@ -97,7 +98,7 @@ impl Default for Workload {
             trust_domain: Arc::from("cluster.local"),
             service_account: Arc::from("default"),
             network: Arc::clone(&empty),
-            addresses: Vec::new(),
+            addresses: Few::new(),
             protocol: Protocol::default(),
             network_mode: NetworkMode::default(),
             waypoint: None,
@@ -112,7 +113,7 @@ impl Default for Workload {
             cluster_id: Arc::from("Kubernetes"),
             hostname: empty,
             application_tunnel: None,
-            locality: Locality::default(),
+            locality: Arc::default(),
             capacity: 1,
             services: SortedMap::new(),
         }
@@ -230,6 +231,12 @@ pub enum TunnelProtocol {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// There are tens of thousands of them, each with two counters in front of it.
+    #[test]
+    fn workloads_are_small() {
+        assert!(size_of::<Workload>() <= 304, "{} bytes", size_of::<Workload>());
+    }
 
     #[test]
     fn pods_are_told_by_their_uid() {

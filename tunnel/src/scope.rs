@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use mesh::{Place, Refusal, Snapshot, Store, Workload};
+use mesh::{Refusal, Snapshot, Store, Workload};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -108,7 +108,7 @@ impl Shared {
 
     /// The workload with this address on our network.
     pub(crate) fn workload_at(&self, snapshot: &Snapshot, address: IpAddr) -> Option<Arc<Workload>> {
-        snapshot.workload_by_address(Place::new(&self.config.network, address)).cloned()
+        snapshot.workload_by_address(mesh::Place::new(&self.config.network, address)).cloned()
     }
 
     /// Asks `question` of the current snapshot, and of each that follows, until it has an answer or `limit`

@@ -90,7 +90,7 @@ impl<'a> ServiceView<'a> {
                 Form::Given => BTreeMap::new(),
             },
             subject_alt_names: &service.subject_alt_names,
-            waypoint: service.waypoint.as_ref().map(GatewayView::from),
+            waypoint: service.waypoint.as_deref().map(GatewayView::from),
             weighted_waypoints: weighted.collect(),
             load_balancer: load_balancer(&service.load_balancer),
             ip_families: words::ip_families(service.ip_families),

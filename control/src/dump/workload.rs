@@ -88,8 +88,8 @@ impl<'a> WorkloadView<'a> {
         Self {
             uid: &workload.uid,
             workload_ips: &workload.addresses,
-            waypoint: workload.waypoint.as_ref().map(GatewayView::from),
-            network_gateway: workload.network_gateway.as_ref().map(GatewayView::from),
+            waypoint: workload.waypoint.as_deref().map(GatewayView::from),
+            network_gateway: workload.network_gateway.as_deref().map(GatewayView::from),
             protocol: words::protocol(workload.protocol),
             network_mode: words::network_mode(workload.network_mode),
             name: &workload.name,

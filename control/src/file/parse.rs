@@ -92,11 +92,11 @@ fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
         trust_domain: raw.trust_domain.map_or_else(|| Arc::clone(trust_domain), |As(domain)| domain.0),
         service_account: raw.service_account.map_or(default.service_account, |As(account)| account.0),
         network: raw.network.unwrap_or(default.network),
-        addresses: values(raw.workload_ips),
+        addresses: raw.workload_ips.into_iter().map(|As(address)| address).collect(),
         protocol: raw.protocol.0,
         network_mode: raw.network_mode.0,
-        waypoint: raw.waypoint.map(gateway),
-        network_gateway: raw.network_gateway.map(gateway),
+        waypoint: raw.waypoint.map(|raw| Arc::new(gateway(raw))),
+        network_gateway: raw.network_gateway.map(|raw| Arc::new(gateway(raw))),
         node: raw.node.unwrap_or(default.node),
         canonical_name: raw.canonical_name.unwrap_or(default.canonical_name),
         canonical_revision: raw.canonical_revision.unwrap_or(default.canonical_revision),
@@ -110,11 +110,11 @@ fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
             protocol: protocol.0,
             port: port.map(|As(port)| port.0),
         }),
-        locality: Locality {
+        locality: Arc::new(Locality {
             region: raw.locality.region,
             zone: raw.locality.zone,
             subzone: raw.locality.subzone,
-        },
+        }),
         capacity: raw.capacity.unwrap_or(default.capacity),
         services: raw.services.0.into_iter().map(|(key, map)| (key, ports(map))).collect(),
         name,
@@ -157,7 +157,7 @@ fn service(raw: RawService) -> Service {
         cidr_vips: raw.cidr_vips.into_iter().map(cidr).collect(),
         ports: ports(raw.ports),
         subject_alt_names: raw.subject_alt_names.into_iter().map(|As(name)| name.0).collect(),
-        waypoint: raw.waypoint.map(gateway),
+        waypoint: raw.waypoint.map(|raw| Arc::new(gateway(raw))),
         weighted_waypoints: raw
             .weighted_waypoints
             .into_iter()

@@ -8,8 +8,9 @@ use crate::workload::TunnelProtocol;
 fn mesh() -> Snapshot {
     let waypoint = pod("waypoint", &["10.0.0.60"]).serving("waypoint", [(15008, 15008)]);
     let fronted =
-        Workload { waypoint: Some(gateway_by_address("/10.0.0.60")), ..pod("cart", &["10.0.0.61"]) };
-    let by_host = Service { waypoint: Some(gateway_by_host("waypoint")), ..service("shop", &["/10.1.0.2"]) };
+        Workload { waypoint: Some(gateway_by_address("/10.0.0.60").into()), ..pod("cart", &["10.0.0.61"]) };
+    let by_host =
+        Service { waypoint: Some(gateway_by_host("waypoint").into()), ..service("shop", &["/10.1.0.2"]) };
     let named = Service { ports: ports([(80, 8080), (81, 0), (82, 0)]), ..service("web", &["/10.1.0.1"]) };
     let part = vec![WeightedWaypoint { destination: gateway_by_host("waypoint"), weight: 1 }];
     let canary = Service { weighted_waypoints: part, ..service("canary", &["/10.1.0.3"]) };

@@ -39,14 +39,14 @@ pub fn missing(snapshot: &Snapshot, flow: &Flow<'_>) -> Vec<Key> {
     let address = Place { network: flow.network, address: destination };
     let namespace = &*flow.source.namespace;
     let mut keys: Vec<Key> = if let Some(service) = snapshot.service_by_vip(address, namespace) {
-        let waypoints = service.waypoint.iter();
+        let waypoints = service.waypoint.as_deref().into_iter();
         let waypoints =
             waypoints.chain(service.weighted_waypoints.iter().map(|weighted| &weighted.destination));
         let key = service.key();
         let gateways = snapshot
             .endpoints(&key)
             .filter(|endpoint| *endpoint.workload.network != *flow.network)
-            .filter_map(|endpoint| endpoint.workload.network_gateway.as_ref());
+            .filter_map(|endpoint| endpoint.workload.network_gateway.as_deref());
         let unknown = |gateway| unknown(snapshot, gateway, namespace);
         waypoints.filter_map(unknown).chain(gateways.filter_map(unknown)).collect()
     } else if let Some(workload) = snapshot.workload_by_address(address) {
@@ -89,16 +89,16 @@ mod tests {
 
     #[test]
     fn the_destination_comes_first_then_what_stands_before_it() {
-        let web = Workload { waypoint: Some(gateway_by_host("gate")), ..pod("web", &["10.0.0.2"]) };
+        let web = Workload { waypoint: Some(gateway_by_host("gate").into()), ..pod("web", &["10.0.0.2"]) };
         let gate = pod("gate-1", &["10.0.0.9"]).serving("gate", [(15008, 15008)]);
         let split = Service {
-            waypoint: Some(gateway_by_address("/10.0.0.9")),
+            waypoint: Some(gateway_by_address("/10.0.0.9").into()),
             weighted_waypoints: vec![WeightedWaypoint { destination: gateway_by_host("canary"), weight: 1 }],
             ..service("split", &["/10.1.0.1"])
         };
         let far = Workload {
             network: "west".into(),
-            network_gateway: Some(gateway_by_address("west/172.16.0.1")),
+            network_gateway: Some(gateway_by_address("west/172.16.0.1").into()),
             ..pod("far", &["10.0.0.2"])
         };
         let far = far.serving("split", [(80, 8080)]);

@@ -19,7 +19,7 @@ fn client() -> Workload {
 fn placed(workload: Workload, place: &str, node: &str) -> Workload {
     let mut parts = place.split('/').map(Arc::from);
     let mut next = || parts.next().unwrap_or_else(|| Arc::from(""));
-    let locality = Locality { region: next(), zone: next(), subzone: next() };
+    let locality = Locality { region: next(), zone: next(), subzone: next() }.into();
     Workload { locality, node: node.into(), ..workload }
 }
 

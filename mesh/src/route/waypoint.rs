@@ -10,12 +10,13 @@ impl Planner<'_> {
     /// The waypoint in front of a service, sampled by weight; none if there is none or the source is one.
     pub(super) fn service_waypoint<'s>(&mut self, service: &'s Service) -> Option<&'s GatewayAddress> {
         let weighted = || service.weighted_waypoints.iter().filter(|waypoint| waypoint.weight > 0);
-        let mut all = service.waypoint.iter().chain(weighted().map(|waypoint| &waypoint.destination));
+        let own = service.waypoint.as_deref();
+        let mut all = own.into_iter().chain(weighted().map(|waypoint| &waypoint.destination));
         if all.any(|waypoint| self.comes_from(waypoint)) {
             return None;
         }
         let mut left = match weighted().map(|waypoint| u64::from(waypoint.weight)).sum() {
-            0 => return service.waypoint.as_ref(),
+            0 => return own,
             total => self.draw.below(total),
         };
         for waypoint in weighted() {
@@ -24,7 +25,7 @@ impl Planner<'_> {
                 None => return Some(&waypoint.destination),
             }
         }
-        service.waypoint.as_ref()
+        own
     }
 
     /// The way through a waypoint, which is asked for the original destination. It takes HBONE whatever its

@@ -15,10 +15,8 @@ use crate::{Flow, Refusal, Route, Service, Snapshot, Workload, plan};
 
 fn place() -> impl Strategy<Value = Workload> {
     let part = || select(vec!["1", "2"]);
-    let locality = (part(), part(), part()).prop_map(|(region, zone, subzone)| Locality {
-        region: region.into(),
-        zone: zone.into(),
-        subzone: subzone.into(),
+    let locality = (part(), part(), part()).prop_map(|(region, zone, subzone)| {
+        Locality { region: region.into(), zone: zone.into(), subzone: subzone.into() }.into()
     });
     (locality, part(), part(), select(vec!["", "", "east"])).prop_map(|(locality, node, cluster, network)| {
         Workload {
@@ -36,7 +34,7 @@ fn endpoint() -> impl Strategy<Value = Workload> {
     (place(), health, 0_u32..4, any::<bool>()).prop_map(|(place, status, capacity, gateway)| Workload {
         status,
         capacity,
-        network_gateway: gateway.then(|| gateway_by_address("east/192.0.2.9")),
+        network_gateway: gateway.then(|| gateway_by_address("east/192.0.2.9").into()),
         ..place
     })
 }

@@ -25,10 +25,10 @@ pub(super) fn key(namespace: &str, name: &str) -> NamespacedHostname {
     NamespacedHostname::new(namespace, hostname)
 }
 
-fn locality(place: &str) -> Locality {
+fn locality(place: &str) -> Arc<Locality> {
     let mut parts = place.split('/').map(Arc::from);
     let mut next = || parts.next().unwrap_or_else(|| Arc::from(""));
-    Locality { region: next(), zone: next(), subzone: next() }
+    Arc::new(Locality { region: next(), zone: next(), subzone: next() })
 }
 
 /// A workload of `namespace/name`, known by `uid` and addresses.
@@ -84,10 +84,10 @@ const REVIEWS: &Serves = &[
 ];
 
 fn pods() -> Vec<Workload> {
-    let waypoint = GatewayAddress {
+    let waypoint = Arc::new(GatewayAddress {
         destination: GatewayDestination::Hostname(key("shop", "shop-waypoint")),
         hbone_mtls_port: 15008,
-    };
+    });
     let cart = pod(NODE_A, "shop/cart", "cart-1", &["10.1.0.61"], &[("shop", "cart", 80, 8080)]);
     let not_ready: &Serves = &[
         ("bookinfo", "named", 80, 8081),
@@ -198,10 +198,10 @@ fn services() -> Vec<Service> {
     let allow_all = || LoadBalancer { health_policy: HealthPolicy::AllowAll, ..LoadBalancer::default() };
     let external = |service| Service { ip_families: IpFamilies::Automatic, ..service };
     let in_bookinfo = |name: &str, vip: &str| service("bookinfo", name, &[vip], &[(9080, 9080)]);
-    let waypoint = GatewayAddress {
+    let waypoint = Arc::new(GatewayAddress {
         destination: GatewayDestination::Hostname(key("shop", "shop-waypoint")),
         hbone_mtls_port: 15008,
-    };
+    });
     let waypoint_ports = &[(15021, 15021), (15008, 15008)];
     let named = &[(80, 0), (443, 8443), (9000, 9000), (53, 53)];
     vec![

@@ -102,8 +102,8 @@ fn workload() -> impl Strategy<Value = Workload> {
             network: what.3.into(),
             hostname: what.4.into(),
             capacity: what.5,
-            waypoint: gateways.0,
-            network_gateway: gateways.1,
+            waypoint: gateways.0.map(Into::into),
+            network_gateway: gateways.1.map(Into::into),
             services: serves.into_iter().map(|(name, ports)| (key(name), ports)).collect(),
             application_tunnel,
             ..Workload::default()
@@ -141,7 +141,7 @@ fn service() -> impl Strategy<Value = Service> {
                 mode: balancer.1,
                 health_policy: balancer.2,
             },
-            waypoint: waypoints.0,
+            waypoint: waypoints.0.map(Into::into),
             weighted_waypoints: waypoints
                 .1
                 .into_iter()

@@ -44,7 +44,7 @@ fn mesh() -> Snapshot {
         editor.insert_workload(Workload {
             uid: format!("w{n}").into(),
             hostname: format!("w{n}.example").into(),
-            addresses: vec![[10, 0, 0, n].into(), [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into()],
+            addresses: [[10, 0, 0, n].into(), [0xfd00, 0, 0, 0, 0, 0, 0, u16::from(n)].into()].into(),
             services: [(headless.clone(), PortMap::from([(80, 80)]))].into(),
             ..Workload::default()
         });

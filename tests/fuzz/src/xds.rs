@@ -36,7 +36,7 @@ pub fn xds_workload(data: &[u8]) {
     for address in &workload.addresses {
         assert_eq!(*address, address.to_canonical());
     }
-    workload.waypoint.iter().chain(&workload.network_gateway).for_each(gateway);
+    workload.waypoint.iter().chain(&workload.network_gateway).for_each(|at| gateway(at));
     for (service, map) in &workload.services {
         assert_eq!(service.to_string().parse().as_ref(), Ok(service));
         ports(map);
@@ -72,7 +72,7 @@ pub fn xds_service(data: &[u8]) {
     }
     ports(&service.ports);
     let weighted = service.weighted_waypoints.iter().map(|weighted| &weighted.destination);
-    service.waypoint.iter().chain(weighted).for_each(gateway);
+    service.waypoint.as_deref().into_iter().chain(weighted).for_each(gateway);
 }
 
 /// A policy.

@@ -91,7 +91,7 @@ mod tests {
             canonical_name: "a1".into(),
             canonical_revision: "v1".into(),
             cluster_id: "Kubernetes".into(),
-            locality: Locality { region: "r1".into(), zone: "z1".into(), ..Locality::default() },
+            locality: Locality { region: "r1".into(), zone: "z1".into(), ..Locality::default() }.into(),
             ..Workload::default()
         };
         assert_eq!(of(&workload), PEER);

@@ -54,7 +54,8 @@ fn workload(name: &str) -> Workload {
         workload_name: name.into(),
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
-        locality: mesh::workload::Locality { region: "r1".into(), zone: "z1".into(), ..Default::default() },
+        locality: mesh::workload::Locality { region: "r1".into(), zone: "z1".into(), ..Default::default() }
+            .into(),
         ..Workload::default()
     }
 }

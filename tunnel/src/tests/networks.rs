@@ -104,7 +104,7 @@ fn world(timeouts: Timeouts, names: &[&str]) -> World {
     };
     let world = World::of_two(configs, |_, server| {
         server.network = EAST.into();
-        server.network_gateway = Some(gateway);
+        server.network_gateway = Some(gateway.into());
         server.services.insert(key.clone(), [(80, 8080)].into());
     });
     let name = |account: &&str| Identity::new("cluster.local", "default", *account).to_string().into();

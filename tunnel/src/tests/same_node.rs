@@ -228,7 +228,7 @@ async fn what_stands_before_a_waypoint_is_tunnelled() {
     let hidden = Ipv4Addr::new(10, 0, 0, 4);
     world.store.update(|snapshot| {
         let mut editor = snapshot.edit();
-        editor.insert_workload(Workload { waypoint: Some(front), ..workload("hidden", hidden) });
+        editor.insert_workload(Workload { waypoint: Some(front.into()), ..workload("hidden", hidden) });
         Some(editor.finish())
     });
     let app = world.app(80).await;

@@ -70,7 +70,7 @@ async fn an_application_behind_a_tunnel_of_its_own_is_told_whom_it_serves() {
         hbone_mtls_port: mesh::HBONE_PORT,
     };
     let hidden = Ipv4Addr::new(10, 0, 0, 4);
-    publish(&world, [Workload { waypoint: Some(front), ..workload("hidden", hidden) }]);
+    publish(&world, [Workload { waypoint: Some(front.into()), ..workload("hidden", hidden) }]);
     let app = world.app(15088).await;
     let _client = TcpStream::connect(world.way_to(SocketAddr::from((hidden, 80)))).await.unwrap();
     let (mut accepted, _) = soon(app.accept()).await.unwrap();

@@ -166,7 +166,7 @@ pub(super) fn workload(name: &str, address: Ipv4Addr) -> Workload {
         workload_name: name.into(),
         canonical_name: name.into(),
         canonical_revision: "v1".into(),
-        addresses: vec![address.into()],
+        addresses: [address.into()].into(),
         protocol: Protocol::Hbone,
         ..Workload::default()
     }

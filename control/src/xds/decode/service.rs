@@ -1,5 +1,7 @@
 //! Services.
 
+use std::sync::Arc;
+
 use mesh::Service;
 use mesh::service::{
     HealthPolicy, IpFamilies, LoadBalancer, LoadBalancerMode, Scope, Visibility, WeightedWaypoint,
@@ -29,7 +31,7 @@ pub(super) fn service(wire: wire::Service) -> Result<Service, Fault> {
         ports: ports("ports", &wire.ports)?,
         // They are compared as a whole with what a peer shows, so one of another form is one that nobody has.
         subject_alt_names: wire.subject_alt_names.iter().map(|name| text(name)).collect(),
-        waypoint: wire.waypoint.as_ref().map(|wire| gateway("waypoint", wire)).transpose()?,
+        waypoint: wire.waypoint.as_ref().map(|wire| gateway("waypoint", wire).map(Arc::new)).transpose()?,
         weighted_waypoints: shares.collect::<Result<_, _>>()?,
         load_balancer: wire.load_balancing.as_ref().map(load_balancer).transpose()?.unwrap_or_default(),
         ip_families: ip_families(wire.ip_families)?,

@@ -89,7 +89,10 @@ fn addresses_are_canonical() {
         ..small_workload()
     });
     let decoded = decoded.unwrap();
-    assert_eq!(decoded.addresses, ["10.0.0.2", "10.0.0.1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap()));
+    assert_eq!(
+        *decoded.addresses,
+        ["10.0.0.2", "10.0.0.1"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap())
+    );
     let waypoint = decoded.waypoint.unwrap();
     assert_eq!(waypoint.destination, GatewayDestination::Address("east/10.0.0.1".parse().unwrap()));
     assert_eq!(waypoint.hbone_mtls_port, 15008);

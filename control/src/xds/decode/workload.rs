@@ -44,11 +44,11 @@ pub(super) fn workload(wire: wire::Workload) -> Result<Workload, Fault> {
         addresses: addresses.collect::<Result<_, _>>()?,
         protocol: protocol(wire.tunnel_protocol)?,
         network_mode: network_mode(wire.network_mode)?,
-        waypoint: wire.waypoint.as_ref().map(|wire| gateway("waypoint", wire)).transpose()?,
+        waypoint: wire.waypoint.as_ref().map(|wire| gateway("waypoint", wire).map(Arc::new)).transpose()?,
         network_gateway: wire
             .network_gateway
             .as_ref()
-            .map(|wire| gateway("network_gateway", wire))
+            .map(|wire| gateway("network_gateway", wire).map(Arc::new))
             .transpose()?,
         node: text(&wire.node),
         canonical_name: text(&wire.canonical_name),
@@ -60,7 +60,7 @@ pub(super) fn workload(wire: wire::Workload) -> Result<Workload, Fault> {
         cluster_id: name_or("cluster_id", &wire.cluster_id, CLUSTER)?,
         hostname: text(&wire.hostname),
         application_tunnel: wire.application_tunnel.as_ref().map(tunnel).transpose()?,
-        locality: locality(wire.locality.as_ref()),
+        locality: Arc::new(locality(wire.locality.as_ref())),
         capacity: wire.capacity.unwrap_or(CAPACITY),
         services: services.collect::<Result<_, _>>()?,
     })

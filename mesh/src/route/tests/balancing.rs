@@ -53,7 +53,7 @@ fn which_endpoints_are_taken() {
     let abroad = |n, place: &str| Workload {
         network: "east".into(),
         cluster_id: "other".into(),
-        network_gateway: Some(gateway_by_address("east/192.0.2.9")),
+        network_gateway: Some(gateway_by_address("east/192.0.2.9").into()),
         ..placed(numbered(n), place, "n1")
     };
     let table: Vec<(&str, LoadBalancer, Vec<Workload>, &[&str])> = vec![
@@ -188,7 +188,7 @@ fn what_was_tried_in_vain_is_not_taken_again() {
 fn instances_of_a_waypoint_are_tried_one_after_the_other_too() {
     let waypoints = (1..=2).map(|n| numbered(n).serving("front", [(15008, 15008)]));
     let front = Service { ports: ports([(15008, 15008)]), ..service("front", &["/10.1.0.9"]) };
-    let web = Service { waypoint: Some(gateway_by_host("front")), ..service("web", &["/10.1.0.1"]) };
+    let web = Service { waypoint: Some(gateway_by_host("front").into()), ..service("web", &["/10.1.0.1"]) };
     let (mut taken, end) = one_after_the_other(&snapshot(waypoints, [front, web], []), "10.1.0.1:80");
     taken.sort_unstable();
     assert_eq!(taken, ["e1", "e2"]);

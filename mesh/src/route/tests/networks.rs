@@ -3,7 +3,7 @@ use super::*;
 fn remote(name: &str, gateway: Option<&str>) -> Workload {
     Workload {
         network: "east".into(),
-        network_gateway: gateway.map(gateway_by_address),
+        network_gateway: gateway.map(|at| gateway_by_address(at).into()),
         ..pod(name, &["10.0.0.2"])
     }
 }
@@ -52,7 +52,7 @@ fn without_a_gateway_another_network_is_out_of_reach() {
 fn a_gateway_may_be_a_service() {
     let gateway = gateway().serving("eastwest", [(15008, 15008)]);
     let eastwest = Service { ports: ports([(15008, 15008)]), ..service("eastwest", &["/10.1.0.9"]) };
-    let far = Workload { network_gateway: Some(gateway_by_host("eastwest")), ..remote("web", None) };
+    let far = Workload { network_gateway: Some(gateway_by_host("eastwest").into()), ..remote("web", None) };
     let local_gateway = Workload { network: "".into(), ..gateway };
     let mesh = snapshot([far.serving("web", [(80, 8080)]), local_gateway], [web(), eastwest], []);
     assert_eq!(told(&go(&mesh, "10.1.0.1:80")), "double workload 192.0.2.9:15008 for web.example:80");
@@ -62,7 +62,7 @@ fn a_gateway_may_be_a_service() {
 fn a_waypoint_on_another_network() {
     let waypoint = remote("wp", Some("east/192.0.2.9")).serving("wp", [(15008, 15008)]);
     let front = Service { ports: ports([(15008, 15008)]), ..service("wp", &[]) };
-    let by_host = Some(gateway_by_host("wp"));
+    let by_host = Some(gateway_by_host("wp").into());
     let mesh = snapshot(
         [waypoint, gateway(), Workload { waypoint: by_host.clone(), ..pod("local", &["10.0.0.3"]) }],
         [Service { waypoint: by_host, ..web() }, front],

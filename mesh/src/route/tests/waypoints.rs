@@ -19,7 +19,7 @@ fn waypoint_service() -> Service {
 }
 
 fn mesh() -> Snapshot {
-    let by_host = Some(gateway_by_host("wp"));
+    let by_host = Some(gateway_by_host("wp").into());
     let [one, two] = waypoint_pods();
     let cart = pod("cart", &["10.0.0.2"]).serving("cart", [(80, 8080)]).serving("bare", [(80, 8080)]);
     let passthrough = LoadBalancer { mode: LoadBalancerMode::Passthrough, ..LoadBalancer::default() };
@@ -28,16 +28,25 @@ fn mesh() -> Snapshot {
             one,
             two,
             Workload { waypoint: by_host.clone(), ..cart },
-            Workload { waypoint: Some(gateway_by_address("/10.1.0.60")), ..pod("by-vip", &["10.0.0.3"]) },
-            Workload { waypoint: Some(gateway_by_address("/10.0.0.61")), ..pod("by-pod", &["10.0.0.4"]) },
-            Workload { waypoint: Some(gateway_by_host("gone")), ..pod("lost", &["10.0.0.5"]) },
-            Workload { waypoint: Some(gateway_by_address("/10.9.9.9")), ..pod("lost2", &["10.0.0.6"]) },
+            Workload {
+                waypoint: Some(gateway_by_address("/10.1.0.60").into()),
+                ..pod("by-vip", &["10.0.0.3"])
+            },
+            Workload {
+                waypoint: Some(gateway_by_address("/10.0.0.61").into()),
+                ..pod("by-pod", &["10.0.0.4"])
+            },
+            Workload { waypoint: Some(gateway_by_host("gone").into()), ..pod("lost", &["10.0.0.5"]) },
+            Workload {
+                waypoint: Some(gateway_by_address("/10.9.9.9").into()),
+                ..pod("lost2", &["10.0.0.6"])
+            },
         ],
         [
             waypoint_service(),
             Service { waypoint: by_host.clone(), ..service("cart", &["/10.1.0.2"]) },
             service("bare", &["/10.1.0.3"]),
-            Service { waypoint: Some(gateway_by_host("gone")), ..service("lost", &["/10.1.0.5"]) },
+            Service { waypoint: Some(gateway_by_host("gone").into()), ..service("lost", &["/10.1.0.5"]) },
             Service { waypoint: by_host, load_balancer: passthrough, ..service("through", &["/10.1.0.6"]) },
         ],
         [],
@@ -93,7 +102,7 @@ fn a_waypoint_does_not_go_through_itself() {
     let mesh = mesh();
     let [one, two] = waypoint_pods();
     let imposter = Workload { service_account: "other".into(), ..one.clone() };
-    let elsewhere = Workload { addresses: vec![ip("10.0.0.99")], ..one.clone() };
+    let elsewhere = Workload { addresses: [ip("10.0.0.99")].into(), ..one.clone() };
     for (about, source, skipped) in [
         ("one of its pods", &one, true),
         ("one that is not ready", &two, true),
@@ -117,7 +126,7 @@ fn weighted_waypoints_share_the_connections() {
     let front = |name: &str| Service { ports: ports([(15008, 15008)]), ..service(name, &[]) };
     let mesh = |shares: Vec<WeightedWaypoint>| {
         let split = Service {
-            waypoint: Some(gateway_by_host("old")),
+            waypoint: Some(gateway_by_host("old").into()),
             weighted_waypoints: shares,
             ..service("web", &["/10.1.0.1"])
         };

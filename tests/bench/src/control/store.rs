@@ -135,7 +135,7 @@ fn workload(n: u32, services: u32, revision: u32) -> Workload {
         trust_domain: String::from("cluster.local").into(),
         service_account: format!("account-{}", n % 16).into(),
         network: String::from("").into(),
-        addresses: vec![Ipv4Addr::from(PODS + n).into()],
+        addresses: [Ipv4Addr::from(PODS + n).into()].into(),
         protocol: Protocol::Hbone,
         node: format!("node-{}", n / 100).into(),
         canonical_name: format!("app-{}", n % 1000).into(),

@@ -52,7 +52,7 @@ fn crowded(endpoints: u16) -> World {
         let [high, low] = n.to_be_bytes();
         editor.insert_workload(Workload {
             uid: format!("crowd/{n}").into(),
-            addresses: vec![std::net::Ipv4Addr::new(10, 9, high, low).into()],
+            addresses: [std::net::Ipv4Addr::new(10, 9, high, low).into()].into(),
             services: [(service.key(), PortMap::new())].into(),
             ..Workload::default()
         });

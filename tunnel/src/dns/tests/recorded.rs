@@ -59,7 +59,7 @@ fn workload(of: &Value) -> Workload {
         name: text("name"),
         namespace: text("namespace"),
         hostname: text("hostname"),
-        addresses: texts(&of["workloadIps"]),
+        addresses: texts(&of["workloadIps"]).into(),
         status: if of["status"] == "Healthy" { Health::Healthy } else { Health::Unhealthy },
         services: texts(&of["services"]).into_iter().map(|service| (service, PortMap::new())).collect(),
         ..Workload::default()

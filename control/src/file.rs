@@ -8,6 +8,8 @@ mod apply;
 mod parse;
 mod raw;
 mod source;
+mod split;
+mod texts;
 mod words;
 
 #[cfg(test)]

@@ -1,47 +1,106 @@
 //! From what is written to what is meant.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use mesh::policy::{Clause, Match, Policy, Rule, ServiceAccount, StringMatch};
 use mesh::service::{LoadBalancer, Service, WeightedWaypoint};
-use mesh::workload::{ApplicationTunnel, GatewayAddress, Locality, PortMap, Workload};
+use mesh::workload::{ApplicationTunnel, GatewayAddress, Locality, Workload};
 use mesh::{HBONE_PORT, NetworkCidr};
 use serde_saphyr::{Location, Spanned};
 
 use super::raw::{
-    Ports, RawAccount, RawCa, RawEnrollment, RawFile, RawGateway, RawLoadBalancer, RawMatch, RawPolicy,
+    Item, RawAccount, RawCa, RawEnrollment, RawFile, RawGateway, RawLoadBalancer, RawMatch, RawPolicy,
     RawService, RawString, RawTunnel, RawWorkload,
 };
-use super::words::As;
+use super::split::Pieces;
+use super::texts;
+use super::words::{As, Text};
 use super::{CaConfig, Enrollment, FileError, MeshFile};
 
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+const DEFAULT_CLUSTER: &str = "Kubernetes";
+const DEFAULT_ACCOUNT: &str = "default";
+/// A file is read by this many threads at most.
+const MOST_THREADS: usize = 4;
 /// What is said of a file without content.
 const EMPTY: &str = "the file is empty; write `workloads: []` if the mesh is to have nothing in it";
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Every JSON text is a YAML text, and read as such it means the same; a JSON reader is many times as fast, and large files
-/// (dumps of other agents) are JSON. What it does not take is left to the YAML reader, which knows where the fault is.
+/// (dumps of other agents) are JSON. What it does not take is left to the YAML reader, which knows where the fault is; so is
+/// what is not good in pieces.
 pub(super) fn parse(text: &str) -> Result<MeshFile, FileError> {
-    if text.trim_start().starts_with('{')
-        && let Ok(raw) = serde_json::from_str(text)
-        && let Ok(file) = meant(Some(raw))
-    {
+    let raw = if text.trim_start().starts_with('{') {
+        texts::remembering(|| serde_json::from_str(text).ok())
+    } else {
+        in_pieces(text)
+    };
+    if let Some(Ok(file)) = raw.map(meant) {
         return Ok(file);
     }
-    meant(serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))?)
+    whole(text)
 }
 
-fn meant(raw: Option<RawFile>) -> Result<MeshFile, FileError> {
+pub(super) fn whole(text: &str) -> Result<MeshFile, FileError> {
+    let raw: Option<RawFile> = texts::remembering(|| yaml(text))?;
     // Whoever cut the file short (a full disk, an editor) did not mean to empty the mesh.
-    let raw = raw.ok_or_else(|| FileError { line: 1, column: 1, message: EMPTY.to_owned() })?;
+    meant(raw.ok_or_else(|| FileError { line: 1, column: 1, message: EMPTY.to_owned() })?)
+}
+
+/// A large file, read by several threads; none where that is not possible, or something is wrong.
+pub(super) fn in_pieces(text: &str) -> Option<RawFile> {
+    let pieces = Pieces::of(text)?;
+    let lists = pieces.lists().collect::<Vec<_>>();
+    let (next, threads) = (AtomicUsize::new(0), thread::available_parallelism().map_or(1, NonZero::get));
+    let work = || {
+        texts::remembering(|| {
+            let mut read = Vec::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(list) = lists.get(number) else { return Some(read) };
+                let raw = yaml(list).ok()??;
+                if !raw.is_list_of_workloads() {
+                    return None;
+                }
+                read.push((number, raw.workloads));
+            }
+        })
+    };
+    thread::scope(|scope| {
+        // The caller is one of them. Where no thread is to be had, it does all.
+        let helpers = (1..threads.min(MOST_THREADS).min(lists.len()))
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+        let helpers: Vec<_> = helpers.collect();
+        let mut rest = texts::remembering(|| yaml(&pieces.rest)).ok()?.unwrap_or_default();
+        let mut read = work()?;
+        for helper in helpers {
+            read.extend(helper.join().ok()??);
+        }
+        read.sort_unstable_by_key(|(number, _)| *number);
+        rest.workloads = read.into_iter().flat_map(|(_, workloads)| workloads).collect();
+        Some(rest)
+    })
+}
+
+fn yaml(text: &str) -> Result<Option<RawFile>, FileError> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| from_yaml(&error))
+}
+
+pub(super) fn meant(raw: RawFile) -> Result<MeshFile, FileError> {
     let trust_domain = raw.trust_domain.map_or_else(|| DEFAULT_TRUST_DOMAIN.into(), |As(name)| name.0);
-    let (mut workloads, mut uids) = (Vec::new(), HashSet::new());
-    for raw in raw.workloads {
-        let place = raw.referenced;
-        let workload = workload(raw.value, &trust_domain);
+    let (mut workloads, mut uids) =
+        (Vec::with_capacity(raw.workloads.len()), HashSet::with_hasher(RandomState::default()));
+    for Item { place, mut workload } in raw.workloads {
+        if workload.trust_domain.is_empty() {
+            workload.trust_domain = Arc::clone(&trust_domain);
+        }
         if !uids.insert(Arc::clone(&workload.uid)) {
             return Err(at(place, format!("workload {} is there twice", workload.uid)));
         }
@@ -82,41 +141,44 @@ fn at(place: Location, message: String) -> FileError {
     FileError { line: place.line(), column: place.column(), message }
 }
 
-fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
+/// A workload. Without a trust domain of its own it has none, to be given that of the file.
+pub(super) fn workload(raw: RawWorkload) -> Workload {
     let (name, namespace) = (raw.name.0.0, raw.namespace.0.0);
-    let default = Workload::default();
-    let cluster_id = raw.cluster_id.map_or(default.cluster_id, |As(id)| id.0);
+    let text = |given: Option<As<Text>>| given.map_or_else(|| texts::text(""), |As(text)| text.0);
+    let cluster_id = raw.cluster_id.map_or_else(|| texts::text(DEFAULT_CLUSTER), |As(id)| id.0);
     let uid = raw.uid.unwrap_or_else(|| format!("{cluster_id}//Pod/{namespace}/{name}").into());
     Workload {
         uid,
-        trust_domain: raw.trust_domain.map_or_else(|| Arc::clone(trust_domain), |As(domain)| domain.0),
-        service_account: raw.service_account.map_or(default.service_account, |As(account)| account.0),
-        network: raw.network.unwrap_or(default.network),
+        trust_domain: raw.trust_domain.map_or_else(|| texts::text(""), |As(domain)| domain.0),
+        service_account: raw
+            .service_account
+            .map_or_else(|| texts::text(DEFAULT_ACCOUNT), |As(account)| account.0),
+        network: text(raw.network),
         addresses: raw.workload_ips.into_iter().map(|As(address)| address).collect(),
         protocol: raw.protocol.0,
         network_mode: raw.network_mode.0,
         waypoint: raw.waypoint.map(|raw| Arc::new(gateway(raw))),
         network_gateway: raw.network_gateway.map(|raw| Arc::new(gateway(raw))),
-        node: raw.node.unwrap_or(default.node),
-        canonical_name: raw.canonical_name.unwrap_or(default.canonical_name),
-        canonical_revision: raw.canonical_revision.unwrap_or(default.canonical_revision),
+        node: text(raw.node),
+        canonical_name: text(raw.canonical_name),
+        canonical_revision: text(raw.canonical_revision),
         workload_type: raw.workload_type.0,
-        workload_name: raw.workload_name.unwrap_or(default.workload_name),
+        workload_name: text(raw.workload_name),
         authorization_policies: raw.authorization_policies.into_iter().map(|As(key)| key.0).collect(),
         status: raw.status.0,
         cluster_id,
-        hostname: raw.hostname.unwrap_or(default.hostname),
+        hostname: text(raw.hostname),
         application_tunnel: raw.application_tunnel.map(|RawTunnel { protocol, port }| ApplicationTunnel {
             protocol: protocol.0,
             port: port.map(|As(port)| port.0),
         }),
         locality: Arc::new(Locality {
-            region: raw.locality.region,
-            zone: raw.locality.zone,
-            subzone: raw.locality.subzone,
+            region: raw.locality.region.0.0,
+            zone: raw.locality.zone.0.0,
+            subzone: raw.locality.subzone.0.0,
         }),
-        capacity: raw.capacity.unwrap_or(default.capacity),
-        services: raw.services.0.into_iter().map(|(key, map)| (key, ports(map))).collect(),
+        capacity: raw.capacity.unwrap_or(1),
+        services: raw.services.0,
         name,
         namespace,
     }
@@ -125,8 +187,11 @@ fn workload(raw: RawWorkload, trust_domain: &Arc<str>) -> Workload {
 /// The services. Endpoints that they list themselves are added to what their workloads say they serve.
 fn services(raw: Vec<Spanned<RawService>>, workloads: &mut [Workload]) -> Result<Vec<Service>, FileError> {
     let (mut services, mut keys) = (Vec::new(), HashSet::new());
-    let by_uid: std::collections::HashMap<Arc<str>, usize> =
-        workloads.iter().enumerate().map(|(index, w)| (Arc::clone(&w.uid), index)).collect();
+    // Dumps list endpoints here; what people write does not.
+    let listed = raw.iter().any(|service| !service.value.endpoints.is_empty());
+    let uids =
+        workloads.iter().map(|workload| Arc::clone(&workload.uid)).take(if listed { usize::MAX } else { 0 });
+    let by_uid: HashMap<Arc<str>, usize> = uids.zip(0..).collect();
     for Spanned { value: mut raw, referenced: place, .. } in raw {
         let endpoints = std::mem::take(&mut raw.endpoints);
         let service = service(raw);
@@ -137,7 +202,7 @@ fn services(raw: Vec<Spanned<RawService>>, workloads: &mut [Workload]) -> Result
             let Some(workload) = by_uid.get(&uid).and_then(|index| workloads.get_mut(*index)) else {
                 continue;
             };
-            workload.services.update(key.clone(), |of| of.extend(ports(endpoint.port)));
+            workload.services.update(key.clone(), |of| of.extend(endpoint.port.0));
         }
         if !keys.insert(key.clone()) {
             return Err(at(place, format!("service {key} is there twice")));
@@ -155,7 +220,7 @@ fn service(raw: RawService) -> Service {
         hostname: raw.hostname.0.0,
         vips: values(raw.vips),
         cidr_vips: raw.cidr_vips.into_iter().map(cidr).collect(),
-        ports: ports(raw.ports),
+        ports: raw.ports.0,
         subject_alt_names: raw.subject_alt_names.into_iter().map(|As(name)| name.0).collect(),
         waypoint: raw.waypoint.map(|raw| Arc::new(gateway(raw))),
         weighted_waypoints: raw
@@ -261,10 +326,6 @@ fn gateway(raw: RawGateway) -> GatewayAddress {
         destination: raw.destination.0,
         hbone_mtls_port: raw.hbone_mtls_port.map_or(HBONE_PORT, |As(port)| port.0),
     }
-}
-
-fn ports(raw: Ports) -> PortMap {
-    raw.into_iter().map(|(As(port), As(target))| (port.0, target.0)).collect()
 }
 
 fn values<T>(raw: Vec<As<T>>) -> Vec<T> {

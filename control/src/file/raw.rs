@@ -10,21 +10,22 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh::service::{HealthPolicy, IpFamilies, LoadBalancerMode, Scope, Visibility};
-use mesh::workload::{GatewayDestination, Health, NetworkMode, Protocol, TunnelProtocol, WorkloadType};
-use mesh::{NamespacedHostname, NetworkAddress, policy};
+use mesh::workload::{
+    GatewayDestination, Health, NetworkMode, PortMap, Protocol, TunnelProtocol, Workload, WorkloadType,
+};
+use mesh::{NamespacedHostname, NetworkAddress, SortedMap, policy};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
-use super::words::{As, Name, Port, SubjectAltName, TargetPort};
-
-pub(super) type Ports = BTreeMap<As<Port>, As<TargetPort>>;
+use super::texts;
+use super::words::{As, Name, Port, SubjectAltName, TargetPort, Text};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawFile {
     #[serde(deserialize_with = "listed")]
-    pub(super) workloads: Vec<Spanned<RawWorkload>>,
+    pub(super) workloads: Vec<Item>,
     #[serde(deserialize_with = "listed")]
     pub(super) services: Vec<Spanned<RawService>>,
     #[serde(deserialize_with = "listed")]
@@ -50,6 +51,28 @@ pub(super) struct RawFile {
     _static_config: IgnoredAny,
 }
 
+impl RawFile {
+    /// Whether nothing else is in it.
+    pub(super) fn is_list_of_workloads(&self) -> bool {
+        let resources = self.services.is_empty() && self.policies.is_empty() && self.enroll.is_empty();
+        resources && self.ca.is_none() && self.trust_domain.is_none()
+    }
+}
+
+/// A workload, and where it stands. What is written becomes what is meant at once: of a large mesh only the one is kept.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) place: Location,
+    pub(super) workload: Workload,
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw: Spanned<RawWorkload> = Spanned::deserialize(deserializer)?;
+        Ok(Self { place: raw.referenced, workload: super::parse::workload(raw.value) })
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawWorkload {
@@ -58,7 +81,7 @@ pub(super) struct RawWorkload {
     pub(super) namespace: As<Name>,
     pub(super) trust_domain: Option<As<Name>>,
     pub(super) service_account: Option<As<Name>>,
-    pub(super) network: Option<Arc<str>>,
+    pub(super) network: Option<As<Text>>,
     #[serde(default)]
     pub(super) workload_ips: Vec<As<IpAddr>>,
     #[serde(default)]
@@ -67,12 +90,12 @@ pub(super) struct RawWorkload {
     pub(super) network_mode: As<NetworkMode>,
     pub(super) waypoint: Option<RawGateway>,
     pub(super) network_gateway: Option<RawGateway>,
-    pub(super) node: Option<Arc<str>>,
-    pub(super) canonical_name: Option<Arc<str>>,
-    pub(super) canonical_revision: Option<Arc<str>>,
+    pub(super) node: Option<As<Text>>,
+    pub(super) canonical_name: Option<As<Text>>,
+    pub(super) canonical_revision: Option<As<Text>>,
     #[serde(default)]
     pub(super) workload_type: As<WorkloadType>,
-    pub(super) workload_name: Option<Arc<str>>,
+    pub(super) workload_name: Option<As<Text>>,
     /// Dumps have it; nothing follows from it here.
     #[serde(default, rename = "nativeTunnel")]
     _native_tunnel: IgnoredAny,
@@ -81,7 +104,7 @@ pub(super) struct RawWorkload {
     #[serde(default)]
     pub(super) status: As<Health>,
     pub(super) cluster_id: Option<As<Name>>,
-    pub(super) hostname: Option<Arc<str>>,
+    pub(super) hostname: Option<As<Text>>,
     pub(super) application_tunnel: Option<RawTunnel>,
     #[serde(default)]
     pub(super) locality: RawLocality,
@@ -98,13 +121,17 @@ impl super::words::Word for PolicyKey {
     const EXPECTED: &'static str = "a policy, NAMESPACE/NAME";
 
     fn read(text: &str) -> Option<Self> {
-        text.parse::<NamespacedHostname>().ok().map(|_| Self(text.into()))
+        text.parse::<NamespacedHostname>().ok().map(|_| Self(texts::text(text)))
     }
 }
 
+/// Ports, and what they lead to.
+#[derive(Debug, Default)]
+pub(super) struct Ports(pub(super) PortMap);
+
 /// The services a workload serves: with ports, or by name alone, as `/config_dump` has them.
 #[derive(Debug, Default)]
-pub(super) struct Served(pub(super) BTreeMap<NamespacedHostname, Ports>);
+pub(super) struct Served(pub(super) SortedMap<NamespacedHostname, PortMap>);
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -132,9 +159,9 @@ pub(super) struct RawTunnel {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct RawLocality {
-    pub(super) region: Arc<str>,
-    pub(super) zone: Arc<str>,
-    pub(super) subzone: Arc<str>,
+    pub(super) region: As<Text>,
+    pub(super) zone: As<Text>,
+    pub(super) subzone: As<Text>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -296,6 +323,30 @@ fn filled<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     Ok(values)
 }
 
+impl<'de> Deserialize<'de> for Ports {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PortsVisitor)
+    }
+}
+
+struct PortsVisitor;
+
+impl<'de> serde::de::Visitor<'de> for PortsVisitor {
+    type Value = Ports;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ports and what they lead to, such as {80: 8080}")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Ports, A::Error> {
+        let mut ports = Vec::new();
+        while let Some((As(Port(port)), As(TargetPort(target)))) = map.next_entry()? {
+            ports.push((port, target));
+        }
+        Ok(Ports(ports.into_iter().collect()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Served {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ServedVisitor)
@@ -312,18 +363,18 @@ impl<'de> serde::de::Visitor<'de> for ServedVisitor {
     }
 
     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Served, A::Error> {
-        let mut served = BTreeMap::new();
-        while let Some((As(key), ports)) = map.next_entry()? {
-            served.insert(key, ports);
+        let mut served = Vec::new();
+        while let Some((As(key), Ports(ports))) = map.next_entry()? {
+            served.push((key, ports));
         }
-        Ok(Served(served))
+        Ok(Served(served.into_iter().collect()))
     }
 
     fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Served, A::Error> {
-        let mut served = BTreeMap::new();
+        let mut served = Vec::new();
         while let Some(As(key)) = list.next_element()? {
-            served.insert(key, Ports::new());
+            served.push((key, PortMap::new()));
         }
-        Ok(Served(served))
+        Ok(Served(served.into_iter().collect()))
     }
 }

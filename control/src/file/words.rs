@@ -17,6 +17,8 @@ use mesh::workload::{GatewayDestination, Health, NetworkMode, Protocol, TunnelPr
 use mesh::{Identity, policy};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::texts;
+
 /// A value that is written as one word.
 pub(super) trait Word: Sized {
     /// What is expected, for error messages.
@@ -92,6 +94,18 @@ impl Word for TargetPort {
     }
 }
 
+/// Any text, also none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Text(pub(super) Arc<str>);
+
+impl Word for Text {
+    const EXPECTED: &'static str = "a text";
+
+    fn read(text: &str) -> Option<Self> {
+        Some(Self(texts::text(text)))
+    }
+}
+
 /// A name that may be part of an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name(pub(super) Arc<str>);
@@ -101,7 +115,7 @@ impl Word for Name {
 
     fn read(text: &str) -> Option<Self> {
         let fits = !text.is_empty() && !text.contains(|c: char| c == '/' || c.is_whitespace());
-        fits.then(|| Self(text.into()))
+        fits.then(|| Self(texts::text(text)))
     }
 }
 
@@ -113,7 +127,7 @@ impl Word for SubjectAltName {
     const EXPECTED: &'static str = "an identity such as spiffe://TRUST-DOMAIN/ns/NAMESPACE/sa/ACCOUNT";
 
     fn read(text: &str) -> Option<Self> {
-        Identity::from_str(text).ok().map(|_| Self(text.into()))
+        Identity::from_str(text).ok().map(|_| Self(texts::text(text)))
     }
 }
 
@@ -146,7 +160,7 @@ impl Word for NamespacedHostname {
     const EXPECTED: &'static str = "a hostname in a namespace, NAMESPACE/HOSTNAME";
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
+        text.parse().ok().map(|name| texts::hostname(&name))
     }
 }
 

@@ -1,0 +1,115 @@
+//! Takes a large file apart, so that several threads read it.
+//!
+//! Only the list of workloads is taken apart, between two of its items, and only in a file where it is plain to see that
+//! nothing else goes over the end of a line: whatever might (a quoted text that is not closed, a block of text, a list in brackets)
+//! or might mean something elsewhere (an anchor, a tag, a second document) leaves the file whole. Invariant: if every piece is
+//! good, the file is, and the pieces say together what the file says. If one is not, the file is to be read whole, for that
+//! tells what is wrong, and where.
+
+/// The key of the list.
+const LIST: &str = "workloads:";
+/// A piece is not smaller than this, in bytes.
+const PIECE: usize = if cfg!(test) { 40 } else { 64 << 10 };
+
+/// The pieces of a file.
+#[derive(Debug)]
+pub(super) struct Pieces<'a> {
+    /// The file without the list.
+    pub(super) rest: String,
+    /// Parts of the list, in order.
+    items: Vec<&'a str>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Files with the list alone.
+    pub(super) fn lists(&self) -> impl ExactSizeIterator<Item = String> {
+        self.items.iter().map(|items| format!("{LIST}\n{items}"))
+    }
+
+    /// Takes a file apart, if that is of use and safe.
+    pub(super) fn of(text: &'a str) -> Option<Self> {
+        let after_key = list(text)?;
+        let (items, end) = items(text, after_key)?;
+        let rest: String =
+            [text.get(..after_key)?.strip_suffix('\n')?.strip_suffix(LIST)?, text.get(end..)?].concat();
+        // A second list of the name would be an error.
+        let only = !rest.contains("workloads") && rest.lines().all(is_plain);
+        (only && items.len() > 1).then_some(Self { rest, items })
+    }
+}
+
+/// Where the items of the list begin.
+fn list(text: &str) -> Option<usize> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        at += line.len();
+        if line.strip_suffix('\n') == Some(LIST) {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// The items in pieces, and where they end. All begin in the same column.
+fn items(text: &str, begin: usize) -> Option<(Vec<&str>, usize)> {
+    let (mut pieces, mut from, mut at, mut column) = (Vec::new(), begin, begin, None);
+    for line in text.get(begin..)?.split_inclusive('\n') {
+        let content = line.trim_start_matches(' ');
+        let indent = line.len() - content.len();
+        let is_item = content.starts_with("- ");
+        if !is_plain(line.trim_end_matches('\n')) {
+            return None;
+        }
+        match column {
+            _ if content.trim_end().is_empty() || content.starts_with('#') => {}
+            None if is_item => column = Some(indent),
+            None => return None,
+            Some(column) if indent > column => {}
+            Some(column) if indent == column && is_item => {
+                if at - from >= PIECE {
+                    pieces.push(text.get(from..at)?);
+                    from = at;
+                }
+            }
+            // The next key of the file.
+            Some(_) if indent == 0 && !content.starts_with('-') => break,
+            Some(_) => return None,
+        }
+        at += line.len();
+    }
+    pieces.push(text.get(from..at)?);
+    Some((pieces, at))
+}
+
+/// Whether nothing in a line goes over its end, or means something in other lines.
+fn is_plain(line: &str) -> bool {
+    if line.trim_start_matches(' ').starts_with('#') {
+        return !line.contains(BREAKS);
+    }
+    let (mut open, mut left) = (Vec::new(), line);
+    while let Some(character) = left.chars().next() {
+        left = left.get(character.len_utf8()..).unwrap_or_default();
+        match character {
+            '"' | '\'' => match left.split_once(character) {
+                Some((quoted, behind)) if quoted.chars().all(is_harmless) => left = behind,
+                _ => return false,
+            },
+            '[' => open.push(']'),
+            '{' => open.push('}'),
+            ']' | '}' if open.pop() == Some(character) => {}
+            other if is_harmless(other) => {}
+            _ => return false,
+        }
+    }
+    open.is_empty() && !["---", "..."].iter().any(|marker| line.starts_with(marker))
+}
+
+/// What some take for the end of a line.
+const BREAKS: [char; 4] = ['\r', '\u{85}', '\u{2028}', '\u{2029}'];
+
+fn is_harmless(character: char) -> bool {
+    character.is_ascii_alphanumeric() || " _-.:/,@+=~".contains(character)
+}
+
+#[cfg(test)]
+mod tests;

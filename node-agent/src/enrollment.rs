@@ -48,6 +48,7 @@ use mesh::Store;
 use redirect::{Attachment, Guard, Listeners, NodeCapture, NodeGuard, OtherLayouts, Part};
 use tunnel::{Pod, PodHandle, Tunnel};
 
+use decisions::Counted;
 pub(crate) use decisions::Decisions;
 pub(crate) use drive::Location;
 pub(crate) use error::EnrollError;
@@ -99,6 +100,7 @@ pub(crate) struct Enroller {
     /// Who may be at work of those.
     turns: Semaphore,
     states: States,
+    counted: Counted,
     repairs: Arc<Semaphore>,
     guests: Mutex<Arc<guests::Guests>>,
     /// What is known of programs of others on this node.
@@ -221,6 +223,7 @@ impl Enroller {
             busy: Mutex::default(),
             again: Notify::new(),
             turns: Semaphore::new(MAX_AT_WORK),
+            counted: Counted::default(),
             repairs: Arc::new(Semaphore::new(MAX_REPAIRS)),
             guests: Mutex::default(),
             others_noted: Mutex::default(),

@@ -1,14 +1,17 @@
 //! What the eBPF programs decided, as metrics: a counter for each pod and decision.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
-use super::{Enroller, PodKey, Slot};
+use redirect::Guard;
+
+use super::{Enroller, PodKey};
 
 /// Reads the counters of all enrolled pods when metrics are asked for.
 pub(crate) struct Decisions(pub(crate) Arc<Enroller>);
@@ -20,25 +23,44 @@ struct Labels {
     decision: &'static str,
 }
 
-impl Enroller {
-    /// The enrolled pod in the namespace with this cookie, unless it is just being enrolled or released.
-    pub(super) fn pod_with_cookie(&self, cookie: u64) -> Option<PodKey> {
-        let has = |slot: &Slot| {
-            slot.try_lock().is_ok_and(|e| e.as_ref().is_some_and(|e| e.guard.attachment().cookie() == cookie))
-        };
-        self.lock_pods().iter().find(|(_, slot)| has(slot)).map(|(pod, _)| pod.clone())
+/// Whose decisions are counted, by what captures them. It stands beside the pods' places, which may be held for long:
+/// asking for metrics waits for nobody, and a counter that is there stays there.
+#[derive(Debug, Default)]
+pub(super) struct Counted(Mutex<HashMap<PodKey, Arc<Guard>>>);
+
+impl Counted {
+    /// A pod is captured by this, and by nothing else any more.
+    pub(super) fn set(&self, pod: &PodKey, guard: &Arc<Guard>) {
+        self.lock().insert(pod.clone(), Arc::clone(guard));
     }
 
-    /// What capture decided for each enrolled pod, and how often. A pod that is just being enrolled or released is left
-    /// out: asking for metrics waits for nobody.
+    /// A pod is released.
+    pub(super) fn remove(&self, pod: &PodKey) {
+        self.lock().remove(pod);
+    }
+
+    /// The enrolled pod in the namespace with this cookie.
+    pub(super) fn pod_with_cookie(&self, cookie: u64) -> Option<PodKey> {
+        let counted = self.lock();
+        let found = counted.iter().find(|(_, guard)| guard.attachment().cookie() == cookie);
+        found.map(|(pod, _)| pod.clone())
+    }
+
+    fn all(&self) -> Vec<(PodKey, Arc<Guard>)> {
+        self.lock().iter().map(|(pod, guard)| (pod.clone(), Arc::clone(guard))).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PodKey, Arc<Guard>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Enroller {
+    /// What capture decided for each enrolled pod, and how often.
     fn decisions(&self) -> Vec<(PodKey, &'static str, u64)> {
-        let pods: Vec<(PodKey, Slot)> =
-            self.lock_pods().iter().map(|(pod, slot)| (pod.clone(), Arc::clone(slot))).collect();
         let mut counts = Vec::new();
-        for (pod, slot) in pods {
-            let Ok(enrolled) = slot.try_lock() else { continue };
-            let Some(enrolled) = enrolled.as_ref() else { continue };
-            let attachment = enrolled.guard.attachment();
+        for (pod, guard) in self.counted.all() {
+            let attachment = guard.attachment();
             let decided = self.node.decisions(attachment.cookie()).map(|(what, count)| (what.name(), count));
             let steered = attachment.steered().map(|(what, count)| (what.name(), count));
             let guarded = attachment.guarded().map(|(what, count)| (what.name(), count));

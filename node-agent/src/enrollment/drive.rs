@@ -242,6 +242,7 @@ impl Enroller {
         self.metrics.started.inc();
         self.metrics.enrol_time.observe(took.as_secs_f64());
         let (record, wanted) = (work.record.clone(), work.wanted.clone());
+        self.counted.set(pod, &guard);
         let new = Enrolled { guard, record, wanted, uid, serving, health: Health::whole() };
         // What served the pod before ends only now, when the new listeners have taken its place.
         if enrolled.replace(new).is_none() {
@@ -373,6 +374,7 @@ impl Enroller {
         blocking(move || released.release(&node)).await??;
         let Some(Enrolled { guard, record, uid, serving, .. }) = enrolled.take() else { return Ok(()) };
         drop(serving);
+        self.counted.remove(pod);
         self.metrics.active.dec();
         self.metrics.stopped.inc();
         if let Err(error) = self.records.remove(pod) {

@@ -28,8 +28,10 @@ pub(crate) async fn follow(enroller: Arc<Enroller>, mut events: Events) {
 impl Enroller {
     fn write_down(&self, decided: &Decided) {
         let Decided { cookie, process, destination, decision } = *decided;
-        let pod =
-            self.pod_with_cookie(cookie).map_or_else(|| format!("cookie {cookie}"), |pod| pod.to_string());
+        let pod = self
+            .counted
+            .pod_with_cookie(cookie)
+            .map_or_else(|| format!("cookie {cookie}"), |pod| pod.to_string());
         let name = decision.name();
         match decision {
             Decision::RefusedWithoutAgent | Decision::RefusedLinkLocal | Decision::RefusedUnmarkable => {

@@ -122,6 +122,7 @@ impl Enroller {
         let known = std::mem::take(&mut now.record.sysctls);
         now.record.sysctls =
             known.iter().chain(changed.iter().filter(|c| !known.contains(c))).cloned().collect();
+        self.counted.set(pod, &guard);
         // What served the pod before ends with this.
         (now.guard, now.uid, now.serving) = (guard, uid, serving);
         Ok(self.records.write(&now.record)?)

@@ -21,6 +21,8 @@ pub mod netns;
 pub mod pods;
 pub mod privilege;
 pub mod process;
+pub mod program;
+pub mod scheduling;
 pub mod signals;
 pub mod sockopt;
 pub mod sysctl;

@@ -27,6 +27,7 @@ mod metrics;
 mod pod_sockets;
 mod readiness;
 mod run;
+mod settling;
 mod tls;
 mod unix_server;
 mod verify;

@@ -23,10 +23,13 @@ use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, Named};
 use crate::install::Installation;
 use crate::lock::InstanceLock;
 use crate::membership::Membership;
+use crate::settling::settle_later;
 use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds};
 
-/// Threads of everything that is not the data path.
+/// Threads of everything that is not the data path, and how much they give way to it. Where a CPU is wanted by both, a quarter is
+/// left to them: policies arrive on a busy node, too.
 const CONTROL_THREADS: usize = 2;
+const CONTROL_NICENESS: i32 = 5;
 /// How long an agent that takes pods over waits until it knows the mesh. The other one waits for longer.
 const TOLD: Duration = Duration::from_secs(20);
 /// How long control tasks may take to end.
@@ -40,6 +43,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
+        .on_thread_start(give_way)
         .enable_all()
         .build()?;
     let outcome = match &config.capture.by_others {
@@ -122,7 +126,14 @@ async fn serve(
     let estate = hand_out(place, Arc::clone(&enroller), lock, ports, sockets)?;
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
+    settle_later();
     Ending { process, tunnel, quit, enroller, installation, background }.wait(&estate).await
+}
+
+fn give_way() {
+    if let Err(error) = linux::scheduling::be_nice(CONTROL_NICENESS) {
+        tracing::debug!(%error, "the control plane goes beside the data path, not behind it");
+    }
 }
 
 async fn follow_events(enroller: Arc<Enroller>, events: Events) -> io::Result<()> {

@@ -105,6 +105,9 @@ impl Judged {
     }
 }
 
+/// How much judging gives way to the data path on the same CPU: a quarter of it is left.
+const NICENESS: i32 = 5;
+
 /// Judges live connections after every publish, for as long as the data path exists. Publishes that come while one is
 /// being worked on are taken together. Now and then it also forgets the labels of workloads that are gone.
 pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
@@ -113,6 +116,9 @@ pub(crate) fn follow_changes(shared: &Arc<Shared>) -> io::Result<()> {
     // What is unused is found within half as long again.
     let period = shared.config.label_release / 2;
     std::thread::Builder::new().name("culvert-judge".into()).spawn(move || {
+        if let Err(error) = linux::scheduling::be_nice(NICENESS) {
+            tracing::debug!(%error, "connections are judged beside the data path, not behind it");
+        }
         let (mut due, mut sweep) = (None, Instant::now() + period);
         while wait(&changes, due.map_or(sweep, |due: Instant| due.min(sweep))) {
             let Some(shared) = weak.upgrade() else { return };

@@ -6,12 +6,16 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use crate::hbone::pool::Pool;
 
+/// How long a worker goes on while others want its CPU. It has little to do each time it wakes, and a packet waits for that: it
+/// goes before the control plane's threads, which may be at work for a long while.
+const TURN: Duration = Duration::from_micros(500);
 /// Threads a worker may use for resolving names.
 const BLOCKING_THREADS: usize = 2;
 
@@ -58,6 +62,9 @@ impl Worker {
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();
         std::thread::Builder::new().name(format!("culvert-data-{index}")).spawn(move || {
+            if let Err(error) = linux::scheduling::take_short_turns(TURN) {
+                tracing::debug!(%error, "the data path takes turns as everything else does");
+            }
             // The sender says nothing; that it is gone is the message.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();

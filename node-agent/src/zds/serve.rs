@@ -15,6 +15,7 @@ use crate::ending::{until_told, wind_down};
 use crate::enrollment::{PodKey, PodState};
 use crate::foundation::Foundation;
 use crate::logging;
+use crate::settling::settle_later;
 
 /// Runs until the process is told to end. Pods keep their capture then, which is not ours: until another agent listens in them
 /// their connections are refused by the kernel.
@@ -51,6 +52,7 @@ pub(crate) async fn serve(
         version = env!("CARGO_PKG_VERSION"),
         "agent started; istio-cni captures"
     );
+    settle_later();
     until_told(&foundation.quit).await?;
     wind_down(&tunnel, process.termination_deadline, &foundation.quit).await?;
     tracing::info!("agent ends");

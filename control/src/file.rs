@@ -6,6 +6,7 @@
 
 mod apply;
 mod parse;
+mod plain;
 mod raw;
 mod source;
 mod split;

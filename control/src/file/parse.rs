@@ -22,7 +22,7 @@ use super::raw::{
 use super::split::Pieces;
 use super::texts;
 use super::words::{As, Text};
-use super::{CaConfig, Enrollment, FileError, MeshFile};
+use super::{CaConfig, Enrollment, FileError, MeshFile, plain};
 
 const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 const DEFAULT_CLUSTER: &str = "Kubernetes";
@@ -65,7 +65,7 @@ pub(super) fn in_pieces(text: &str) -> Option<RawFile> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some(list) = lists.get(number) else { return Some(read) };
-                let raw = yaml(list).ok()??;
+                let raw = quickly(list).or_else(|| yaml(list).ok()?)?;
                 if !raw.is_list_of_workloads() {
                     return None;
                 }
@@ -78,7 +78,8 @@ pub(super) fn in_pieces(text: &str) -> Option<RawFile> {
         let helpers = (1..threads.min(MOST_THREADS).min(lists.len()))
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
         let helpers: Vec<_> = helpers.collect();
-        let mut rest = texts::remembering(|| yaml(&pieces.rest)).ok()?.unwrap_or_default();
+        let rest = || quickly(&pieces.rest).map(Some).or_else(|| yaml(&pieces.rest).ok());
+        let mut rest = texts::remembering(rest)?.unwrap_or_default();
         let mut read = work()?;
         for helper in helpers {
             read.extend(helper.join().ok()??);
@@ -87,6 +88,11 @@ pub(super) fn in_pieces(text: &str) -> Option<RawFile> {
         rest.workloads = read.into_iter().flat_map(|(_, workloads)| workloads).collect();
         Some(rest)
     })
+}
+
+/// What a text says that is plain enough for a quick look; none where it is not, or something is wrong.
+fn quickly(text: &str) -> Option<RawFile> {
+    serde_json::from_str(&plain::as_json(text)?).ok()
 }
 
 fn yaml(text: &str) -> Result<Option<RawFile>, FileError> {

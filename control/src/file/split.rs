@@ -107,7 +107,8 @@ fn is_plain(line: &str) -> bool {
 /// What some take for the end of a line.
 const BREAKS: [char; 4] = ['\r', '\u{85}', '\u{2028}', '\u{2029}'];
 
-fn is_harmless(character: char) -> bool {
+/// Whether a character means nothing of its own within a word or between quotes.
+pub(super) fn is_harmless(character: char) -> bool {
     character.is_ascii_alphanumeric() || " _-.:/,@+=~".contains(character)
 }
 

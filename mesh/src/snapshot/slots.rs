@@ -35,10 +35,10 @@ impl Key for Ipv6Addr {
     }
 }
 
-/// A range: its first address, and how long its prefix is.
+/// A range: its first address, and how long its prefix is. As one number it is hashed in one step.
 impl Key for (Ipv4Addr, u8) {
     fn hash(self, state: &RandomState) -> u64 {
-        state.hash_one((self.0.to_bits(), self.1))
+        state.hash_one((u64::from(self.0.to_bits()) << u8::BITS) | u64::from(self.1))
     }
 }
 

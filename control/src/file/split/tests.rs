@@ -17,7 +17,15 @@ fn workload(number: usize, more: &[&str]) -> Vec<String> {
     lines
 }
 
-const MORE: [&str; 10] = [
+const MORE: [&str; 18] = [
+    "capacity: 3",
+    "capacity: '3'",
+    "node: yes",
+    "node: 1.5",
+    "node: ~",
+    "canonicalRevision: 17",
+    "services: {team/web.example: {\"80\": \"8080\", 443: 0}}",
+    "hostname: \"\"",
     "protocol: HBONE",
     "workloadIps: [10.0.0.1, \"fd00::1\"]",
     "workloadIps:\n  - 10.0.0.1\n  - 'fd00::1'",
@@ -59,7 +67,16 @@ fn good() -> impl Strategy<Value = String> {
 }
 
 /// Lines that may or may not make a file together.
-const LINES: [&str; 40] = [
+const LINES: [&str; 49] = [
+    "  services: {team/web.example: {443: 010}}",
+    "  capacity: 0x10",
+    "  capacity: 1_000",
+    "  services: {team/web.example: {80: +8080}}",
+    "  services: {team/web.example: {80: 1, 80: 2}}",
+    "  services: [team/web.example]",
+    "  node: null",
+    "  node: true",
+    "  nativeTunnel: {a: [b, c]}",
     "workloads:",
     "workloads: []",
     "\"workloads\":",

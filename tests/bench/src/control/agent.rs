@@ -1,12 +1,12 @@
 //! The agent as a process that is started to be measured, bound to one CPU.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::{Agent, Node, command};
+use harness::{Agent, Node};
 use linux::netns::Netns;
+use linux::scheduling::be_nice;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
@@ -15,6 +15,9 @@ use super::process::Process;
 const READINESS: u16 = 15021;
 /// How long a start may take before it is no start.
 const LIMIT: Duration = Duration::from_secs(60);
+/// The niceness of what is measured, and of what is only needed for it.
+const FIRST: i32 = -19;
+const LAST: i32 = 0;
 /// Between two looks at readiness.
 const PAUSE: Duration = Duration::from_micros(500);
 
@@ -73,7 +76,7 @@ impl Cpus {
     /// Leaves the last CPU to the agent; where there is only one, both share it. This process and what it starts go before
     /// the machine's other work.
     pub(super) fn divide() -> Result<Self> {
-        command::run(Command::new("renice").args(["-n", "-19", "-p", &std::process::id().to_string()]))?;
+        be_nice(FIRST).context("going before the machine's other work")?;
         let allowed = sched_getaffinity(Pid::from_raw(0)).context("asking for the CPUs")?;
         let last = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu).unwrap_or(false));
         let last = last.context("no CPU is allowed to this process")?;
@@ -85,6 +88,14 @@ impl Cpus {
         }
         sched_setaffinity(Pid::from_raw(0), &others).context("leaving the last CPU")?;
         Ok(Self { all: allowed, agent, others })
+    }
+
+    /// What is started within leaves the CPUs to everything else of this benchmark.
+    pub(super) fn behind<T>(&self, start: impl FnOnce() -> Result<T>) -> Result<T> {
+        be_nice(LAST).context("going behind")?;
+        let started = start();
+        be_nice(FIRST).context("going before the machine's other work")?;
+        started
     }
 }
 

@@ -32,7 +32,7 @@ use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
-use crate::tls::{HandshakeError, Session, revoked};
+use crate::tls::{HandshakeError, ReadAhead, Session, revoked};
 #[cfg(feature = "fuzzing")]
 pub(crate) use proxy_protocol::header as proxy_header;
 
@@ -132,7 +132,7 @@ impl From<HandshakeError> for Unaccepted {
 async fn handshake(
     scope: &Scope,
     captured: Captured,
-) -> Result<(Identity, TlsStream<TcpStream>, Option<Arc<Session>>, Place), Unaccepted> {
+) -> Result<(Identity, TlsStream<ReadAhead<TcpStream>>, Option<Arc<Session>>, Place), Unaccepted> {
     let Captured { place, stream, original_destination, .. } = captured;
     let shared = &scope.shared;
     let limits = &shared.config.timeouts;
@@ -147,12 +147,13 @@ async fn handshake(
     };
     let _turn = timeout(limits.tls_handshake, turn).await.ok().flatten().ok_or(Unaccepted::Busy)?;
     let server = scope.served.user.server(&own).await?;
-    let accepting = server.acceptor().accept(stream).into_fallible();
+    let accepting = server.acceptor().accept(ReadAhead::of(stream)).into_fallible();
     let accepted = timeout(limits.tls_handshake, accepting)
         .await
         .map_err(|_| HandshakeError::Timeout(limits.tls_handshake))?;
     let tls = accepted.map_err(|(error, stream)| {
         // The alert that says what is wrong is on its way.
+        let stream = stream.into_inner();
         socket::abort_on_drop(&stream, false);
         tokio::spawn(socket::part(stream));
         HandshakeError::from(error)
@@ -161,7 +162,7 @@ async fn handshake(
     if original_destination.ip().is_loopback() && client != own {
         return Err(Unaccepted::Loopback(client));
     }
-    socket::abort_on_drop(tls.get_ref().0, false);
+    socket::abort_on_drop(tls.get_ref().0.get_ref(), false);
     let session = server.session(tls.get_ref().1);
     Ok((client, tls, session, place))
 }

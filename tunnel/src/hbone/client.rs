@@ -21,7 +21,7 @@ use crate::gate::Link;
 use crate::relay::Buffer;
 use crate::served::Served;
 use crate::socket::Dialer;
-use crate::tls::{Client, HandshakeError, LastWords, Session};
+use crate::tls::{Client, HandshakeError, LastWords, ReadAhead, Session};
 
 /// Everything that two connections must have in common to share a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,7 +50,8 @@ pub(crate) struct ConnectHead {
 }
 
 /// The part of an HTTP/2 connection that has to be driven.
-pub(super) type Connection<T = TcpStream> = h2::client::Connection<LastWords<TlsStream<T>>, Buffer>;
+pub(super) type Connection<T = ReadAhead<TcpStream>> =
+    h2::client::Connection<LastWords<TlsStream<T>>, Buffer>;
 
 /// A tunnel that stands.
 pub(super) struct SetUp<T> {
@@ -73,7 +74,7 @@ impl Connector {
         &self,
         key: &PeerKey,
         served: &Served,
-    ) -> Result<(SetUp<TcpStream>, Link), ConnectError> {
+    ) -> Result<(SetUp<ReadAhead<TcpStream>>, Link), ConnectError> {
         let client = served.user.client(&key.source, &key.accepted).await?;
         let (tcp, link) =
             self.dialer.to_network(served, key.next_hop).await.map_err(|error| match error {
@@ -81,7 +82,7 @@ impl Connector {
                 error => error,
             })?;
         let name = ServerName::from(key.next_hop.ip());
-        Ok((self.set_up(&client, name, tcp, None).await?, link))
+        Ok((self.set_up(&client, name, ReadAhead::of(tcp), None).await?, link))
     }
 
     /// Sets TLS and HTTP/2 up over `io`, which may be inside of another session. Both steps are bounded.

@@ -29,11 +29,17 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// Lets `read` fill a pooled buffer; the result holds what it says it read.
-    pub(super) fn fill<E>(read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Self, E> {
+    /// Lets `read` fill a pooled buffer; the result holds what it says it read, and the buffer for as long as it lives.
+    pub(crate) fn lend<E>(read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Self, E> {
         let bytes = POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; BUFFER_SIZE].into_boxed_slice());
         let mut buffer = Self { bytes, start: 0, end: 0 };
         buffer.end = read(&mut buffer.bytes)?.min(BUFFER_SIZE);
+        Ok(buffer)
+    }
+
+    /// The same for what may have to wait: the result holds a pooled buffer only if there is much in it.
+    pub(super) fn fill<E>(read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Self, E> {
+        let buffer = Self::lend(read)?;
         if (1..=SMALL).contains(&buffer.end) {
             let end = buffer.end;
             return Ok(Self { bytes: buffer.chunk().into(), start: 0, end });
@@ -56,6 +62,12 @@ impl Buffer {
             Ok::<_, Infallible>(count)
         });
         filled.unwrap_or_else(|never| match never {})
+    }
+
+    /// How many bytes it keeps from others.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Whether nothing was read.

@@ -16,13 +16,32 @@ use super::{Buffer, Lane};
 pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
     loop {
         stream.readable().await?;
-        match Buffer::fill(|into| stream.try_read(into)) {
+        let mut took_all = false;
+        let read: io::Result<Buffer> = Buffer::fill(|into| {
+            let count = stream.try_read(into)?;
+            took_all = count < into.len();
+            Ok(count)
+        });
+        match read {
             Ok(buffer) if buffer.is_empty() => return Ok(None),
-            Ok(buffer) => return Ok(Some(buffer)),
+            Ok(buffer) => {
+                if took_all {
+                    wait_for_more(stream);
+                }
+                return Ok(Some(buffer));
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Notes that nothing is left to read until the poller says so. It says so once for whatever comes after it was asked last, be it
+/// bytes or an end (epoll(7), `EPOLLET`), so a read that found less than it had room for need not be followed by one that finds nothing.
+fn wait_for_more(stream: &TcpStream) {
+    let nothing = || Err::<(), _>(ErrorKind::WouldBlock.into());
+    // What it returns is what it was told.
+    let _ = stream.try_io(Interest::READABLE, nothing);
 }
 
 /// Writes all of `bytes`, waiting for room as often as needed.

@@ -1,6 +1,6 @@
 //! `bench WHAT`: builds the benchmark program for release and runs it; see docs/performance.md.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -25,9 +25,18 @@ pub(crate) struct Args {
     /// Fail if a figure is worse than the committed floor, or its target.
     #[arg(long)]
     check: bool,
-    /// Fewer rounds: less than a minute.
+    /// Fewer rounds: less than a minute; of `data` less than three.
     #[arg(long)]
     short: bool,
+    /// Of `data`: how costs grow with connections, pods, sizes of messages and workers, in place of the table.
+    #[arg(long)]
+    growth: bool,
+    /// Of `data`: another agent to measure beside ours, a program and its first words. docs/performance.md has its contract.
+    #[arg(long, value_name = "CMD")]
+    agent: Vec<String>,
+    /// Of `data`: where to leave what was measured, and pictures of it. Default: target/bench.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -36,6 +45,8 @@ enum What {
     Capture,
     /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load; as root.
     Control,
+    /// What the data path costs: throughput, connections, requests and memory, beside the same without a mesh; as root.
+    Data,
     /// What enrolment costs: the time that the plugin adds to a pod's start; as root.
     Enrol,
 }
@@ -46,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     build_ebpf::ensure()?;
     let binaries = match args.what {
         What::Capture => None,
-        What::Control | What::Enrol => {
+        What::Control | What::Data | What::Enrol => {
             setup::ensure(&setup::RUNTIME)?;
             Some(Binaries::shipped()?)
         }
@@ -56,8 +67,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bench.arg(match args.what {
         What::Capture => "capture",
         What::Control => "control",
+        What::Data => "data",
         What::Enrol => "enrol",
     });
+    if matches!(args.what, What::Data) {
+        bench.args(args.agent.iter().flat_map(|agent| ["--agent", agent.as_str()]));
+        bench.arg("--out").arg(args.out.clone().map_or_else(default_out, Ok)?);
+        if args.growth {
+            bench.arg("--growth");
+        }
+    }
     bench.envs(binaries.iter().flat_map(Binaries::environment));
     for (flag, set) in [("--check", args.check), ("--short", args.short)] {
         if set {
@@ -65,4 +84,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     shell::run(&mut bench)
+}
+
+/// Where figures are left.
+fn default_out() -> Result<PathBuf> {
+    Ok(binaries::target_dir()?.join("bench"))
 }

@@ -7,7 +7,6 @@
 mod agent;
 mod load;
 mod plane;
-mod process;
 mod startup;
 mod store;
 

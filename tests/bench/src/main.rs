@@ -9,10 +9,13 @@
 mod capture;
 mod control;
 mod cpu;
+mod data;
 mod enrol;
 mod figures;
 mod load;
+mod process;
 mod stats;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -25,19 +28,30 @@ enum Bench {
     Capture(capture::Args),
     /// What the mesh costs: memory, updates, look-ups, start-up, and a control plane's changes under load.
     Control(control::Args),
+    /// What the data path costs: throughput, connections, requests and memory, beside the same without a mesh.
+    Data(data::Args),
     /// What enrolment costs: the time that the plugin adds to a pod's start.
     Enrol(enrol::Args),
     /// One figure of `control`, in a process of its own.
     #[command(hide = true)]
     Store(control::StoreArgs),
+    /// The server of `data`, in a pod.
+    #[command(hide = true)]
+    Serve(traffic::ServerArgs),
+    /// The client of `data`, in a pod.
+    #[command(hide = true)]
+    Load(traffic::ClientArgs),
 }
 
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Capture(args) => capture::run(&args),
         Bench::Control(args) => control::run(&args),
+        Bench::Data(args) => data::run(&args),
         Bench::Enrol(args) => enrol::run(&args),
         Bench::Store(args) => control::run_store(&args),
+        Bench::Serve(args) => traffic::run_server(&args),
+        Bench::Load(args) => traffic::run_client(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,7 +10,7 @@ use linux::scheduling::be_nice;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::process::Process;
+use crate::process::Process;
 
 const READINESS: u16 = 15021;
 /// How long a start may take before it is no start.

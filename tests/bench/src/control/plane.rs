@@ -13,8 +13,8 @@ use harness::{App, ControlPlane, Http, MeshFile, Pod, Run, Wire};
 
 use super::agent::{self, Cpus, On, Started};
 use super::load::Load;
-use super::process::Process;
 use crate::figures::Figures;
+use crate::process::Process;
 
 /// How large a mesh is.
 #[derive(Clone, Copy, Debug)]

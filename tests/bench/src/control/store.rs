@@ -12,8 +12,8 @@ use mesh::workload::Protocol;
 use mesh::{NamespacedHostname, NetworkAddress, NetworkCidr, Service, Store, Workload};
 
 use super::plane::Size;
-use super::process::Process;
 use crate::figures::Figures;
+use crate::process::Process;
 use crate::stats::Spread;
 
 /// Most nanoseconds of a look-up.

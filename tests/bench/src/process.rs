@@ -8,27 +8,27 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// A process that is looked at from outside.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Process(pub(super) u32);
+pub(crate) struct Process(pub(super) u32);
 
 impl Process {
     /// Memory that is in use now, in MiB.
-    pub(super) fn rss(self) -> Result<f64> {
+    pub(crate) fn rss(self) -> Result<f64> {
         self.status("VmRSS:")
     }
 
     /// The most memory that was in use since [`Self::forget_peak`], in MiB.
-    pub(super) fn peak(self) -> Result<f64> {
+    pub(crate) fn peak(self) -> Result<f64> {
         self.status("VmHWM:")
     }
 
     /// Begins to look for the peak anew.
-    pub(super) fn forget_peak(self) -> Result<()> {
+    pub(crate) fn forget_peak(self) -> Result<()> {
         let file = format!("/proc/{}/clear_refs", self.0);
         fs::write(&file, "5").with_context(|| file.clone())
     }
 
     /// The time that it has had on CPUs.
-    pub(super) fn time(self) -> Result<Duration> {
+    pub(crate) fn time(self) -> Result<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0))?;
         // Behind the name, which may hold anything: utime and stime are the 14th and 15th (proc_pid_stat(5)).
         let fields: Vec<&str> =

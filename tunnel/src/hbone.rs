@@ -90,3 +90,11 @@ pub(crate) struct HboneStream {
     /// Its place on the tunnel if the peer opened it.
     _in_use: Option<usage::InUse>,
 }
+
+#[cfg(test)]
+impl HboneStream {
+    /// One of no pool, whose tunnel is the test's affair.
+    pub(crate) fn bare(send: SendStream<Buffer>, recv: RecvStream) -> Self {
+        Self { send, recv, strain: None, session: None, _lease: None, _in_use: None }
+    }
+}

@@ -1,14 +1,35 @@
-//! Relaying between plain sockets; tunnels are tested end to end.
+//! Relaying between sockets: its limits and ends one by one; and beside a plain relay, on schedules made up at random.
+
+mod ends;
+mod schedules;
+mod subjects;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
 
+/// A connection.
 async fn pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    squeezed(None, None).await
+}
+
+/// One at whose ends the kernel buffers so many bytes, or as many as it thinks fit. Said before there is a connection: taken back
+/// afterwards, the window that was promised makes the kernel pass on a few bytes each 200 ms, whoever relays.
+async fn squeezed(near: Option<u32>, far: Option<u32>) -> (TcpStream, TcpStream) {
+    let socket = |bytes: Option<u32>| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_nodelay(true).unwrap();
+        if let Some(bytes) = bytes {
+            socket.set_send_buffer_size(bytes).unwrap();
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        socket
+    };
+    let listener = socket(far);
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = listener.listen(1).unwrap();
+    let (near, far) = tokio::join!(socket(near).connect(listener.local_addr().unwrap()), listener.accept());
     (near.unwrap(), far.unwrap().0)
 }
 

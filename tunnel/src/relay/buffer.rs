@@ -9,8 +9,11 @@ use std::convert::Infallible;
 
 use bytes::Buf;
 
-/// What one read takes at most: four TLS records.
-pub(crate) const BUFFER_SIZE: usize = 64 * 1024;
+/// What precedes the bytes of a DATA frame (RFC 9113 §4.1).
+const FRAME_HEAD: usize = 9;
+/// What one read takes at most: with the head of its frame it fills four TLS records, and what the TLS library takes in one
+/// write. A byte more would be a fifth record, sealed and written by itself.
+pub(crate) const BUFFER_SIZE: usize = 64 * 1024 - FRAME_HEAD;
 /// Reads up to this size are copied out of the pooled buffer.
 const SMALL: usize = 4 * 1024;
 /// What a worker keeps for later: 4 MiB.

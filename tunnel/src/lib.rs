@@ -149,6 +149,7 @@ impl Tunnel {
                 home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
             }
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
+                socket::tune(&listener, self.shared.config.keepalive);
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
                 let workers = Arc::downgrade(&self.workers);
                 let serving = served.serving.clone();

@@ -67,7 +67,7 @@ impl Captured {
         place: Place,
     ) -> std::io::Result<Self> {
         let stream = TcpStream::from_std(stream)?;
-        socket::tune(&stream, scope.shared.config.keepalive);
+        socket::tune_accepted(&stream, scope.shared.config.keepalive);
         let original_destination = canonical(scope.served.pod.sockets.original_destination(&stream)?);
         Ok(Self { place, stream, source: canonical(source), original_destination })
     }

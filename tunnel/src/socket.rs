@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{SockRef, Socket, TcpKeepalive};
@@ -17,9 +18,10 @@ use crate::served::Served;
 /// How long a peer has to read why it is refused.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Turns Nagle off and has the kernel notice dead peers. A socket that refuses (it may be reset already) is as good without.
-pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
-    let socket = SockRef::from(stream);
+/// Turns Nagle off and has the kernel notice dead peers. A socket that refuses (it may be reset already) is as good without. What
+/// a listener accepts from then on has the options of the listener.
+pub(crate) fn tune(socket: &impl AsFd, keepalive: Keepalive) {
+    let socket = SockRef::from(socket);
     let probes = TcpKeepalive::new()
         .with_time(keepalive.time)
         .with_interval(keepalive.interval)
@@ -27,10 +29,18 @@ pub(crate) fn tune(stream: &TcpStream, keepalive: Keepalive) {
     let options = [
         socket.set_tcp_nodelay(true),
         socket.set_tcp_user_timeout(keepalive.unacknowledged),
-        if keepalive.enabled { socket.set_tcp_keepalive(&probes) } else { Ok(()) },
+        if keepalive.enabled { socket.set_tcp_keepalive(&probes) } else { socket.set_keepalive(false) },
     ];
     for error in options.into_iter().filter_map(Result::err) {
         tracing::debug!(%error, "socket option refused");
+    }
+}
+
+/// Does so for an accepted connection: one call in place of six, for it has them of its listener, unless it had waited there before
+/// the listener was tuned.
+pub(crate) fn tune_accepted(stream: &TcpStream, keepalive: Keepalive) {
+    if !SockRef::from(stream).tcp_nodelay().unwrap_or(false) {
+        tune(stream, keepalive);
     }
 }
 
@@ -189,5 +199,26 @@ mod tests {
             (180, 180, 4)
         );
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(900)));
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_has_the_options_of_its_listener_or_gets_them() {
+        let keepalive = Keepalive { retries: 4, ..Keepalive::default() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for is_tuned in [false, true] {
+            let (_stream, accepted) =
+                tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+            let accepted = accepted.unwrap().0;
+            let socket = SockRef::from(&accepted);
+            assert_eq!((socket.tcp_nodelay().unwrap(), socket.keepalive().unwrap()), (is_tuned, is_tuned));
+            tune_accepted(&accepted, keepalive);
+            assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+            assert_eq!(
+                (socket.tcp_keepalive_time().unwrap().as_secs(), socket.tcp_keepalive_retries().unwrap()),
+                (180, 4)
+            );
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(900)));
+            tune(&listener, keepalive);
+        }
     }
 }

@@ -5,8 +5,10 @@
 //! a TCP RST becomes RST_STREAM(CONNECT_ERROR) in the tunnel (RFC 9113 §8.5) and the other way round,
 //! while NO_ERROR and CANCEL read as a clean end. What this agent itself cuts, by policy or for a revoked certificate, says so by a
 //! code of its own, so that the agent of the other end need not take it for the application's reset. An idle relay holds no buffer; one that outlives its limits is cut. What a
-//! slow reader keeps waiting in a tunnel is claimed from the tunnel's windows, so that its neighbours have theirs.
+//! slow reader keeps waiting in a tunnel is claimed from the tunnel's windows, so that its neighbours have theirs, and is taken
+//! off the HTTP/2 connection, which would break with all its streams if too many small frames were left on it.
 
+mod backlog;
 mod buffer;
 mod counters;
 mod limits;
@@ -20,15 +22,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use h2::{FlowControl, Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 
 pub(crate) use buffer::{BUFFER_SIZE, Buffer};
 pub(crate) use counters::{Counters, Meter};
 pub(crate) use tcp::{reset, reset_by_peer, write};
 
+use self::backlog::Backlog;
 use self::limits::{Lane, exceeded};
 use crate::config::Timeouts;
 use crate::hbone::HboneStream;
@@ -238,39 +241,61 @@ async fn stream_to_tcp(
     Track { meter, lane }: Track<'_>,
     strain: Option<&Arc<Strain>>,
 ) -> Result<(), RelayError> {
-    let mut claim = None;
-    while let Some(data) = from.data().await {
-        let data = match data {
-            Ok(data) => data,
-            Err(error) => {
-                ended(Err(error))?;
-                break;
+    let mut flow = from.flow_control().clone();
+    let (mut backlog, mut open) = (Backlog::default(), true);
+    let (mut claim, mut stalled) = (None, None);
+    while open || backlog.has_remaining() {
+        let more = if backlog.has_remaining() {
+            tokio::select! {
+                biased;
+                ready = to.writable() => {
+                    ready?;
+                    None
+                }
+                more = next(from), if open => Some(more?),
+                () = falls_behind(&flow, &mut stalled), if claim.is_none() && strain.is_some() => {
+                    claim = strain.map(|strain| Box::new(strain.claim(&flow)));
+                    continue;
+                }
             }
+        } else {
+            Some(next(from).await?)
         };
-        let length = data.len();
-        meter.add(length);
-        let flow = from.flow_control();
-        let mut writing = pin!(tcp::pass(to, data, lane));
-        tokio::select! {
-            biased;
-            written = &mut writing => written?,
-            () = falls_behind(flow), if claim.is_none() && strain.is_some() => {
-                claim = strain.map(|strain| Box::new(strain.claim(flow)));
-                writing.await?;
+        match more {
+            Some(Some(data)) => {
+                meter.add(data.len());
+                backlog.push(data);
             }
+            Some(None) => open = false,
+            None => {}
         }
-        flow.release_capacity(length).map_err(RelayError::TunnelLost)?;
-        claim = claim.filter(|_| has_filled(flow, 8));
+        let waiting = backlog.remaining();
+        tcp::fit(to, &mut backlog, lane)?;
+        let written = waiting - backlog.remaining();
+        if written > 0 {
+            stalled = None;
+            flow.release_capacity(written).map_err(RelayError::TunnelLost)?;
+            claim = claim.filter(|_| has_filled(&flow, 8));
+        }
     }
     lane.done();
     Ok(tcp::finish(to)?)
 }
 
+/// What comes next in the tunnel; `None` at the end.
+async fn next(from: &mut RecvStream) -> Result<Option<Bytes>, RelayError> {
+    match from.data().await {
+        Some(Ok(data)) => Ok(Some(data)),
+        Some(Err(error)) => ended(Err(error)).map(|()| None),
+        None => Ok(None),
+    }
+}
+
 /// Completes when a reader that does not take what comes keeps much of it waiting, or has not taken any for a while.
-async fn falls_behind(flow: &FlowControl) {
+async fn falls_behind(flow: &FlowControl, stalled: &mut Option<Pin<Box<Sleep>>>) {
     if !has_filled(flow, 4) {
         // Boxed: a timer is large, and readers that stop are few.
-        Box::pin(sleep(STALLED)).await;
+        stalled.get_or_insert_with(|| Box::pin(sleep(STALLED))).await;
     }
 }
 

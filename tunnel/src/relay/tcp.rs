@@ -51,6 +51,17 @@ pub(crate) async fn write(stream: &TcpStream, bytes: impl Buf) -> io::Result<()>
 
 /// The same, noting in `lane` how it goes.
 pub(super) async fn pass(stream: &TcpStream, mut bytes: impl Buf, lane: &Lane) -> io::Result<()> {
+    loop {
+        fit(stream, &mut bytes, lane)?;
+        if !bytes.has_remaining() {
+            return Ok(());
+        }
+        stream.writable().await?;
+    }
+}
+
+/// Writes as many of the `bytes` as there is room for now.
+pub(super) fn fit(stream: &TcpStream, bytes: &mut impl Buf, lane: &Lane) -> io::Result<()> {
     while bytes.has_remaining() {
         match stream.try_write(bytes.chunk()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -60,7 +71,7 @@ pub(super) async fn pass(stream: &TcpStream, mut bytes: impl Buf, lane: &Lane) -
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 lane.blocked();
-                stream.writable().await?;
+                return Ok(());
             }
             Err(error) => return Err(error),
         }

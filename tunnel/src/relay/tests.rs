@@ -2,6 +2,7 @@
 
 mod ends;
 mod schedules;
+mod stopped;
 mod subjects;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -12,6 +12,7 @@ mod inner;
 mod keepalive;
 pub(crate) mod pool;
 pub(crate) mod server;
+mod signs;
 pub(crate) mod strain;
 mod stream_io;
 mod traceparent;

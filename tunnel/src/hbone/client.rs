@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::baggage::Baggage;
 use super::forwarded::Forwarded;
+use super::signs::{Signs, Watched};
 use super::{BAGGAGE, ConnectError, FORWARDED, FORWARDED_NETWORK, Http2Config, TRACEPARENT, Traceparent};
 use crate::config::Timeouts;
 use crate::gate::Link;
@@ -51,12 +52,14 @@ pub(crate) struct ConnectHead {
 
 /// The part of an HTTP/2 connection that has to be driven.
 pub(super) type Connection<T = ReadAhead<TcpStream>> =
-    h2::client::Connection<LastWords<TlsStream<T>>, Buffer>;
+    h2::client::Connection<Watched<LastWords<TlsStream<T>>>, Buffer>;
 
 /// A tunnel that stands.
 pub(super) struct SetUp<T> {
     pub(super) sender: SendRequest<Buffer>,
     pub(super) connection: Connection<T>,
+    /// What comes on it.
+    pub(super) signs: Signs,
     /// Ends it if the peer's certificate is revoked.
     pub(super) session: Option<Arc<Session>>,
 }
@@ -97,17 +100,18 @@ impl Connector {
             .await
             .map_err(|_| HandshakeError::Timeout(self.timeouts.tls_handshake))??;
         let session = client.session(tls.get_ref().1, outer);
+        let signs = Signs::default();
         let opening = Builder::new()
             .enable_push(false)
             .initial_window_size(self.http2.stream_window)
             .initial_connection_window_size(self.http2.connection_window)
             .max_frame_size(self.http2.frame_size)
             .max_header_list_size(self.http2.client_header_list)
-            .handshake::<_, Buffer>(LastWords::of(tls));
+            .handshake::<_, Buffer>(Watched::of(LastWords::of(tls), &signs));
         let limit = self.timeouts.http2_handshake;
         let opened = timeout(limit, opening).await.map_err(|_| ConnectError::NoAnswer(limit))?;
         let (sender, connection) = opened?;
-        Ok(SetUp { sender, connection, session })
+        Ok(SetUp { sender, connection, signs, session })
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::baggage::Baggage;
 use super::client::{ConnectHead, Connection, Connector, SetUp, accepted};
+use super::signs::Signs;
 use super::stream_io::StreamIo;
 use super::{ConnectError, HboneStream, Http2Config, keepalive};
 use crate::tls::Client;
@@ -28,9 +29,9 @@ impl Connector {
         let request = head.request()?;
         let name = name_of(&head.authority, gateway);
         let around = outer.session.clone();
-        let SetUp { sender, connection, session } =
+        let SetUp { sender, connection, session, signs } =
             self.set_up(client, name, StreamIo::new(outer), around).await?;
-        tokio::spawn(drive(connection, self.http2.clone()));
+        tokio::spawn(drive(connection, signs, self.http2.clone()));
         let exchange = async {
             let (response, send) = sender.ready().await?.send_request(request, false)?;
             Ok::<_, h2::Error>((response.await?, send))
@@ -62,8 +63,9 @@ fn name_of(authority: &Authority, gateway: SocketAddr) -> ServerName<'static> {
     }
 }
 
-async fn drive(mut connection: Connection<StreamIo>, http2: Http2Config) {
-    let lost = keepalive::peer_lost(connection.ping_pong(), http2.ping_interval, http2.ping_timeout);
+async fn drive(mut connection: Connection<StreamIo>, signs: Signs, http2: Http2Config) {
+    let (ping, interval) = (connection.ping_pong(), http2.ping_interval);
+    let lost = keepalive::peer_lost(ping, interval, http2.ping_timeout, signs);
     tokio::select! {
         end = connection => if let Err(error) = end {
             tracing::debug!(%error, "tunnel to another network closed");

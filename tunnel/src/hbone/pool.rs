@@ -22,6 +22,7 @@ pub(crate) use self::carrier::Lease;
 use self::carrier::{Carrier, Elsewhere, Idling, Unopened};
 use super::baggage::Baggage;
 use super::client::{ConnectHead, Connection, Connector, PeerKey, SetUp};
+use super::signs::Signs;
 use super::strain::Strain;
 use super::{ConnectError, HboneStream};
 use crate::config::PoolConfig;
@@ -184,12 +185,12 @@ fn dial(inner: Arc<Inner>, key: PeerKey, served: Arc<Served>) -> Dialling {
         let peer = peers.entry(key.clone()).or_default();
         peer.dialling = None;
         match outcome {
-            Ok((SetUp { sender, connection, session }, link)) => {
+            Ok((SetUp { sender, connection, signs, session }, link)) => {
                 let strain = Strain::new(&inner.connector.http2);
                 let carrier = Arc::new(Carrier::new(sender, strain, session));
                 peer.carriers.push(Arc::clone(&carrier));
                 let way = Way { key, _link: link, serving: served.serving.clone() };
-                tokio::spawn(drive(Arc::clone(&inner), way, carrier, connection));
+                tokio::spawn(drive(Arc::clone(&inner), way, carrier, (connection, signs)));
                 Ok(())
             }
             Err(error) => {
@@ -212,7 +213,7 @@ struct Way {
 }
 
 /// Drives a tunnel to its end and takes it out of the pool.
-async fn drive(inner: Arc<Inner>, way: Way, carrier: Arc<Carrier>, connection: Connection) {
+async fn drive(inner: Arc<Inner>, way: Way, carrier: Arc<Carrier>, connection: (Connection, Signs)) {
     let Way { key, _link, serving } = way;
     let http2 = &inner.connector.http2;
     let release = |limit| {

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::baggage::Baggage;
 use super::forwarded::Forwarded;
+use super::signs::{Signs, Watched};
 use super::strain::Strain;
 use super::usage::{InUse, Usage};
 use super::{
@@ -58,20 +59,21 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let handshake = limits.http2_handshake;
+    let signs = Signs::default();
     let accepting = Builder::new()
         .initial_window_size(config.stream_window)
         .initial_connection_window_size(config.connection_window)
         .max_frame_size(config.frame_size)
         .max_header_list_size(config.server_header_list)
         .max_concurrent_streams(config.max_streams)
-        .handshake::<_, Buffer>(io);
-    let mut connection: Connection<T, Buffer> =
+        .handshake::<_, Buffer>(Watched::of(io, &signs));
+    let mut connection: Connection<Watched<T>, Buffer> =
         timeout(handshake, accepting).await.map_err(|_| ServeError::Handshake(handshake))??;
     let usage = Arc::new(Usage::default());
     let mut unused = pin!(usage.unused(limits.first_request, limits.unused_tunnel));
     let waiting = Arc::new(Semaphore::new(config.max_streams as usize));
-    let mut lost =
-        pin!(keepalive::peer_lost(connection.ping_pong(), config.ping_interval, config.ping_timeout));
+    let (ping, interval) = (connection.ping_pong(), config.ping_interval);
+    let mut lost = pin!(keepalive::peer_lost(ping, interval, config.ping_timeout, signs));
     let strain = Strain::new(config);
     let (mut served, mut goodbye) = (true, None);
     loop {

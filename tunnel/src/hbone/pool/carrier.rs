@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::baggage::Baggage;
 use super::super::client::{Connection, accepted};
+use super::super::signs::Signs;
 use super::super::strain::Strain;
 use super::super::{ConnectError, HboneStream, Http2Config, keepalive};
 use crate::relay::Buffer;
@@ -160,12 +161,12 @@ impl Carrier {
     /// Drives the connection until it ends, the peer is lost, or it is given up for being unused.
     pub(super) async fn run(
         &self,
-        mut connection: Connection,
+        (mut connection, signs): (Connection, Signs),
         http2: &Http2Config,
         mut idling: Idling<impl Fn(Duration) -> bool>,
     ) -> ConnectError {
-        let lost = keepalive::peer_lost(connection.ping_pong(), http2.ping_interval, http2.ping_timeout);
-        let mut lost = pin!(lost);
+        let (ping, interval) = (connection.ping_pong(), http2.ping_interval);
+        let mut lost = pin!(keepalive::peer_lost(ping, interval, http2.ping_timeout, signs));
         let mut revoked = pin!(revoked(self.session.clone()));
         let mut served = true;
         loop {

@@ -15,6 +15,7 @@ mod plan;
 mod store;
 #[cfg(test)]
 mod tests;
+mod told;
 mod view;
 
 use std::sync::Arc;
@@ -33,8 +34,8 @@ pub(crate) use self::view::{Known, Standing, View};
 
 use self::follow::{Change, Followed};
 use self::metrics::KubernetesMetrics;
-use self::object::{NamespaceObject, PodObject};
 use self::store::Store;
+use self::told::Told;
 use crate::config;
 use crate::readiness::{Pending, Readiness};
 
@@ -79,14 +80,14 @@ impl Kubernetes {
         let all = watcher::Config::default().page_size(PAGE);
         let (resync, told) = (settings.resync, news.clone());
         let followed = Followed { what: "pods", resync, metrics: metrics.clone() };
-        tokio::spawn(follow::follow::<PodObject, _, _>(
+        tokio::spawn(follow::follow::<Told, _, _>(
             Api::all_with(client.clone(), &pods),
             of_node,
             followed,
             move |change| send(told.clone(), change.filter_map(object::Pod::read).map(News::Pod)),
         ));
         let followed = Followed { what: "namespaces", resync, metrics: metrics.clone() };
-        tokio::spawn(follow::follow::<NamespaceObject, _, _>(
+        tokio::spawn(follow::follow::<Told, _, _>(
             Api::all_with(client.clone(), &namespaces),
             all,
             followed,

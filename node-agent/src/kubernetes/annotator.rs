@@ -19,8 +19,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::Backoff;
 use super::metrics::{KubernetesMetrics, Wrote};
-use super::object::{PodObject, REDIRECTION, version};
+use super::object::{REDIRECTION, version};
 use super::plan::{Plan, Word};
+use super::told::Told;
 use super::view::{Known, Standing, View};
 use crate::enrollment::{Mark, PodKey};
 
@@ -272,7 +273,7 @@ impl Outcome {
     }
 }
 
-async fn send(api: &Api<PodObject>, write: &Write) -> Outcome {
+async fn send(api: &Api<Told>, write: &Write) -> Outcome {
     let value = write.word.and_then(Word::text);
     let patch = json!({ "metadata": { "uid": &*write.uid, "annotations": { REDIRECTION: value } } });
     let (parameters, patch) = (PatchParams::default(), Patch::Merge(&patch));

@@ -1,52 +1,19 @@
-//! Pods and namespaces as the API has them, and what is kept of each: a twentieth of it.
+//! What is kept of the pods and namespaces that the API tells of: a twentieth of each.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use cni::ambient::{self, Map};
-use kube::core::{Object, ObjectMeta};
-use serde::Deserialize;
+use kube::core::ObjectMeta;
 
 use super::plan::Word;
+use super::told::Told;
 use crate::enrollment::{CAPTURE_ANNOTATIONS, PodKey};
 
 /// The annotation that says that a pod is captured.
 pub(super) const REDIRECTION: &str = "ambient.istio.io/redirection";
 /// By which the runtime knows a pod of the kubelet's own (a static pod) instead of its UID.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-
-pub(super) type PodObject = Object<PodSpec, PodStatus>;
-pub(super) type NamespaceObject = Object<Nothing, Nothing>;
-
-/// What is read of a pod's specification.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PodSpec {
-    #[serde(default)]
-    host_network: bool,
-    service_account_name: Option<String>,
-}
-
-/// What is read of a pod's status.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PodStatus {
-    phase: Option<String>,
-    #[serde(rename = "podIP")]
-    pod_ip: Option<String>,
-    #[serde(default, rename = "podIPs")]
-    pod_ips: Vec<PodIp>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct PodIp {
-    #[serde(default)]
-    ip: String,
-}
-
-/// Nothing of it is read.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Nothing {}
 
 /// What is kept of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +46,7 @@ pub(super) struct Namespace {
 
 impl Pod {
     /// Reads an object; one without names is none.
-    pub(super) fn read(object: PodObject) -> Option<Self> {
+    pub(super) fn read(object: Told) -> Option<Self> {
         let ObjectMeta { name, namespace, uid, labels, annotations, resource_version, .. } = object.metadata;
         let (uid, mut annotations) = (Arc::<str>::from(uid?), annotations.unwrap_or_default());
         let says = annotations.get(REDIRECTION).map(|text| Word::read(text));
@@ -87,21 +54,16 @@ impl Pod {
         annotations.retain(|name, _| {
             name == ambient::SIDECAR_STATUS || CAPTURE_ANNOTATIONS.contains(&name.as_str())
         });
-        let status = object.status.unwrap_or_default();
-        let listed = status.pod_ips.into_iter().map(|ip| ip.ip).chain(status.pod_ip);
-        let mut ips: Vec<IpAddr> = listed.filter_map(|ip| ip.parse().ok()).collect();
-        ips.sort_unstable();
-        ips.dedup();
         Some(Self {
             key: PodKey { namespace: namespace?, name: name? },
             runtime_uid: hash.unwrap_or_else(|| Arc::clone(&uid)),
             uid,
             labels: labels.unwrap_or_default(),
             annotations,
-            host_network: object.spec.host_network,
-            service_account: object.spec.service_account_name,
-            ips,
-            is_terminal: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            host_network: object.host_network,
+            service_account: object.service_account,
+            ips: object.ips,
+            is_terminal: matches!(object.phase.as_deref(), Some("Succeeded" | "Failed")),
             says,
             version: version(resource_version.as_deref()),
         })
@@ -110,7 +72,7 @@ impl Pod {
 
 impl Namespace {
     /// Reads an object; one without a name is none.
-    pub(super) fn read(object: NamespaceObject) -> Option<Self> {
+    pub(super) fn read(object: Told) -> Option<Self> {
         Some(Self { name: object.metadata.name?, labels: object.metadata.labels.unwrap_or_default() })
     }
 }

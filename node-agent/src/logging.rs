@@ -10,12 +10,13 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use self::levels::Levels;
 
@@ -41,14 +42,14 @@ pub(crate) struct Logging {
     _writer: WorkerGuard,
 }
 
-/// Starts logging to stdout; `filter` is in the words of `RUST_LOG`.
-pub(crate) fn start(format: LogFormat, filter: EnvFilter) -> Result<Logging, TryInitError> {
+/// Starts logging to stdout; `words` are those of `RUST_LOG`.
+pub(crate) fn start(format: LogFormat, words: &str) -> anyhow::Result<Logging> {
+    let filter = Levels::filter(words).context("the filter of the log")?;
     let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).finish(std::io::stdout());
     let dropped = writer.error_counter();
     let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-    let words = filter.to_string();
     let (filter, handle) = reload::Layer::new(filter);
-    let levels = Levels::new(&words, handle);
+    let levels = Levels::new(words, handle);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Plain => registry.with(layer.event_format(plain::Plain)).try_init()?,

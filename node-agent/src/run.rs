@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use redirect::{Events, Listeners, NodeCapture, NodeGuard, Preparation, Role};
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::Place;
 use crate::config::Config;
@@ -38,8 +37,7 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 /// Runs the agent until it is told to end.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     linux::signals::accept_termination()?;
-    let filter = EnvFilter::try_new(&config.process.log).context("the filter of the log")?;
-    let logging = logging::start(config.process.log_format, filter)?;
+    let logging = logging::start(config.process.log_format, &config.process.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

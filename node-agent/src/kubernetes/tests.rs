@@ -1,14 +1,18 @@
 //! Against a stand-in for the API server over real HTTPS, which misbehaves as it is told (`tests/kube-api`). A real one is tried outside CI.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use kube_api::{Fault, KubeApi, NAMESPACES, PODS};
 use serde_json::{Value, json};
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
 use crate::config::Membership;
 use crate::enrollment::{Mark, PodKey};
+use crate::logging::Levels;
 
 /// Generous, for the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -43,6 +47,24 @@ fn key(name: &str) -> PodKey {
     PodKey { namespace: "demo".into(), name: name.into() }
 }
 
+fn settings(api: &KubeApi, resync: Duration) -> config::Kubernetes {
+    config::Kubernetes { kubeconfig: Some(api.kubeconfig()), node: "n1".to_owned(), resync }
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl World {
     async fn new(prepare: impl FnOnce(&KubeApi)) -> Self {
         Self::with_resync(NEVER, prepare).await
@@ -54,8 +76,7 @@ impl World {
         api.apply(&namespace(Some("ambient"))).unwrap();
         prepare(&api);
         api.start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
-        let settings =
-            config::Kubernetes { kubeconfig: Some(api.kubeconfig()), node: "n1".to_owned(), resync };
+        let settings = settings(&api, resync);
         let readiness = Readiness::default();
         let mut registry = Registry::default();
         let membership = Membership::default();
@@ -283,4 +304,26 @@ async fn what_somebody_else_says_is_put_right() {
     world.api.delete(NAMESPACES, "", "demo");
     world.until("no namespace", |view| !is_in(view, "in")).await;
     assert_eq!(world.says_now("in").as_deref(), Some("enabled"));
+}
+
+/// On one thread, for which alone the log is.
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_written_down_only_for_who_asks_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut api = KubeApi::new(dir.path()).unwrap();
+    api.start(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    let client = connect(&settings(&api, NEVER)).await.unwrap();
+    let pods = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Pod"));
+    let pods: Api<Told> = Api::all_with(client, &pods);
+    for (words, is_written) in [("debug", false), ("kube_client::client=warn,off", true)] {
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let log = tracing_subscriber::registry().with(Levels::filter(words).unwrap()).with(layer);
+        let _guard = tracing::subscriber::set_default(log);
+        api.fail("list", Fault::Garbage, 1).unwrap();
+        pods.list(&kube::api::ListParams::default()).await.unwrap_err();
+        let text = String::from_utf8_lossy(&written.0.lock().unwrap()).into_owned();
+        assert_eq!(text.contains("<html>"), is_written, "{words}: {text}");
+    }
 }

@@ -1,13 +1,19 @@
 //! What is logged, and how that is changed while the agent runs.
 //!
-//! Invariant: a change that cannot be read changes nothing. While nobody changes levels, asking whether a line is logged
+//! Invariants: a change that cannot be read changes nothing. What a library would write down that is nobody's business is written only
+//! if its scope is named ([`SILENT`]), at whatever level everything else is. While nobody changes levels, asking whether a line is logged
 //! costs what it cost without this.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::{EnvFilter, Registry, reload};
+
+/// Scopes that are silent unless they are named. The client of Kubernetes writes down answers that it cannot read, whole, and in them the
+/// environment of pods; what has gone wrong is told by whoever asked.
+const SILENT: [&str; 1] = ["kube_client::client"];
 
 /// A level that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +38,12 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    /// Of a log that began with `filter`, which `handle` replaces.
+    /// The filter of a log that begins with these words of `RUST_LOG`.
+    pub(crate) fn filter(words: &str) -> Result<EnvFilter, ParseError> {
+        EnvFilter::try_new(Directives::started(words).filter())
+    }
+
+    /// Of a log that began with [`Levels::filter`] of `filter`, which `handle` replaces.
     pub(crate) fn new(filter: &str, handle: reload::Handle<EnvFilter, Registry>) -> Self {
         let started = Directives::started(filter);
         Self { filter: handle, current: Arc::new(Mutex::new(started.clone())), started }
@@ -92,7 +103,9 @@ impl Directives {
 
     /// In the words of the log. A scope of this program stands in log lines without the program's name.
     fn filter(&self) -> String {
-        let words: Vec<String> = self.0.iter().map(Directive::filter).collect();
+        let is_named = |scope: &&str| self.0.iter().any(|directive| directive.names(scope));
+        let silent = SILENT.into_iter().filter(|scope| !is_named(scope)).map(|scope| format!("{scope}=off"));
+        let words: Vec<String> = silent.chain(self.0.iter().map(Directive::filter)).collect();
         words.join(",")
     }
 }
@@ -116,6 +129,17 @@ impl Directive {
             (Self::Scope(one, _), Self::Scope(other, _)) => one == other,
             (Self::Rest(_), Self::Rest(_)) => true,
             _ => false,
+        }
+    }
+
+    /// Whether it is about this scope, or one below it, and not about one that has it in it.
+    fn names(&self, scope: &str) -> bool {
+        match self {
+            Self::Scope(name, _) => {
+                name.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+            }
+            Self::Rest(_) => false,
+            Self::Other(word) => word.contains(scope),
         }
     }
 
@@ -156,7 +180,7 @@ mod tests {
     use super::*;
 
     fn levels(filter: &str) -> (Levels, tracing::subscriber::DefaultGuard) {
-        let (layer, handle) = reload::Layer::new(EnvFilter::new(filter));
+        let (layer, handle) = reload::Layer::new(Levels::filter(filter).unwrap());
         let guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         (Levels::new(filter, handle), guard)
     }
@@ -196,5 +220,34 @@ mod tests {
             assert!(levels.change(true, bad).unwrap_err().to_string().contains(told), "{bad}");
         }
         assert_eq!(levels.change(false, "").as_deref(), Ok("[span{a=1}]=debug,info"));
+    }
+
+    #[test]
+    fn a_library_that_writes_down_secrets_is_silent_until_it_is_named() {
+        let is_written = || tracing::enabled!(target: "kube_client::client", tracing::Level::WARN);
+        let (levels, _guard) = levels("kube_client=trace,trace");
+        assert!(!is_written());
+        assert!(tracing::enabled!(target: "kube_client::config", tracing::Level::TRACE));
+        assert_eq!(levels.change(false, "debug").as_deref(), Ok("kube_client=trace,debug"));
+        assert!(!is_written());
+        levels.change(false, "kube_client:client=warn").unwrap();
+        assert!(is_written());
+        levels.change(true, "").unwrap();
+        assert!(!is_written());
+    }
+
+    #[test]
+    fn whoever_names_it_at_the_start_has_it() {
+        for (filter, expected) in [
+            ("info", false),
+            ("info,kube=trace", false),
+            ("info,kube_client::client=debug", true),
+            ("kube_client::client", true),
+            ("kube_client:client=error", false),
+        ] {
+            let (_levels, _guard) = levels(filter);
+            let is_written = tracing::enabled!(target: "kube_client::client", tracing::Level::WARN);
+            assert_eq!(is_written, expected, "{filter}");
+        }
     }
 }

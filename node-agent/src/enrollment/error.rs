@@ -88,3 +88,10 @@ pub(crate) enum EnrollError {
     #[error("a task of the agent failed: {0}")]
     Panicked(tokio::task::JoinError),
 }
+
+impl EnrollError {
+    /// Whether a pod that is only just starting is like that, and will not be in a moment.
+    pub(super) fn is_of_a_start(&self) -> bool {
+        matches!(self, Self::NotHere { .. })
+    }
+}

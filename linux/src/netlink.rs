@@ -180,13 +180,7 @@ fn local_prefix((address, length): (Ipv6Addr, u8)) -> RouteMessage {
 pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkError> {
     with_handle(netns, async |handle| {
         for family in families() {
-            let version = if *family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
-            let mut rules = handle.rule().get(version).execute();
-            let mut found = false;
-            while let Some(rule) = rules.try_next().await.map_err(kernel("list rules"))? {
-                found |= is_ours(&rule, route);
-            }
-            if !found {
+            if !rules(&handle, *family).await?.iter().any(|rule| is_ours(rule, route)) {
                 return Ok(false);
             }
         }
@@ -196,21 +190,25 @@ pub fn has_mark_rule(netns: &Netns, route: MarkRoute) -> Result<bool, NetlinkErr
 
 /// Whether somebody sends packets of this mark to this table, in any family and at any place.
 pub fn has_rule_to(netns: &Netns, mark: u32, table: u32) -> Result<bool, NetlinkError> {
+    let is_it = |rule: &RuleMessage| {
+        [RuleAttribute::FwMark(mark), RuleAttribute::Table(table)]
+            .iter()
+            .all(|wanted| rule.attributes.contains(wanted))
+    };
     with_handle(netns, async |handle| {
         for family in families() {
-            let version = if *family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
-            let mut rules = handle.rule().get(version).execute();
-            let mut found = false;
-            while let Some(rule) = rules.try_next().await.map_err(kernel("list rules"))? {
-                let has = |wanted: RuleAttribute| rule.attributes.contains(&wanted);
-                found |= has(RuleAttribute::FwMark(mark)) && has(RuleAttribute::Table(table));
-            }
-            if found {
+            if rules(&handle, *family).await?.iter().any(is_it) {
                 return Ok(true);
             }
         }
         Ok(false)
     })
+}
+
+/// All rules of a family.
+async fn rules(handle: &Handle, family: AddressFamily) -> Result<Vec<RuleMessage>, NetlinkError> {
+    let version = if family == AddressFamily::Inet6 { IpVersion::V6 } else { IpVersion::V4 };
+    handle.rule().get(version).execute().try_collect().await.map_err(kernel("list rules"))
 }
 
 /// The families that the kernel has: IPv6 can be switched off when it boots, and then it answers each message about it

@@ -22,8 +22,9 @@ use crate::unix_server::{self, Purpose, Server};
 pub(crate) const SOCKET: &str = "cni.sock";
 /// Requests being answered at once; further ones wait in the kernel's queue.
 const MAX_REQUESTS: u32 = 64;
-/// How long a pod is waited for of which Kubernetes has not told yet. Watches are behind by milliseconds.
-const DECISION: Duration = Duration::from_secs(2);
+/// How long a pod is waited for of which Kubernetes has not told yet: the runtime has its answer within two seconds. Watches are behind by
+/// milliseconds.
+const DECISION: Duration = Duration::from_millis(1900);
 
 /// Codes of the CNI specification and, from 100 on, our own.
 mod code {

@@ -5,13 +5,20 @@
 //! plugin beside it is what a pod costs without a mesh. All calls of a round follow one another, so that what else the machine
 //! does falls on all.
 
+mod burst;
 mod call;
+mod footprint;
 mod kubernetes;
+mod outage;
 mod pods;
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use harness::{Agent, MeshFile, Run, Wire};
 
+use self::burst::{AT_ONCE, Burst};
+use self::outage::Outage;
 use self::pods::Pods;
 use crate::figures::{self, Figures};
 use crate::stats::percentiles;
@@ -27,7 +34,12 @@ pub(crate) struct Args {
 }
 
 /// Milliseconds of ADD of a captured pod over the plugin's start, for half of them.
-const ADD: f64 = 15.0;
+const OVER_START: f64 = 15.0;
+/// Milliseconds of the whole process, for half of them: ADD of a captured pod, and ADD of one outside and DEL.
+const ADD: f64 = 8.0;
+const SHORT: f64 = 4.0;
+/// Milliseconds after which a pod of which nobody can tell has been refused.
+const REFUSAL: f64 = 2000.0;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     harness::run::teardown_on_signals()?;
@@ -37,13 +49,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wire = Wire::new(&run)?;
     let node = wire.add_node("n1")?;
     let mut mesh = MeshFile::with_ca(&run.dir().join("ca"));
-    mesh.enroll = pods::entries(&node, count);
+    mesh.enroll = [pods::entries(&node, count), burst::entries(&node)].concat();
     let path = run.dir().join("n1.yaml");
     mesh.write_for(&node, &path)?;
     let agent = Agent::start(&node, &path)?;
     let pods = Pods::measure(&node, count)?;
-    drop(agent);
     report(&pods, &mut figures);
+    report_burst(&Burst::measure(&node)?, &mut figures);
+    drop(agent);
+    report_outage(&Outage::measure()?, &mut figures);
     kubernetes::measure(count, &mut figures)?;
     let missed = figures.missed();
     ensure!(!args.check || missed.is_empty(), "targets that are missed:\n  {}", missed.join("\n  "));
@@ -52,21 +66,49 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn report(pods: &Pods, figures: &mut Figures) {
     let (start, _) = percentiles(&pods.start);
-    for (what, times) in [
-        ("the plugin's bare start (VERSION)", &pods.start),
-        ("the bridge plugin, for comparison: ADD", &pods.bridge),
-        ("ADD of a pod in the mesh", &pods.captured),
-        ("ADD of a pod that is not", &pods.others),
-        ("ADD of a pod in an excluded namespace", &pods.excluded),
-        ("CHECK of a pod in the mesh", &pods.check),
-        ("DEL of a pod in the mesh", &pods.del),
+    for (what, times, target) in [
+        ("the plugin's bare start (VERSION)", &pods.start, None),
+        ("the bridge plugin, for comparison: ADD", &pods.bridge, None),
+        ("ADD of a pod in the mesh", &pods.captured, Some(ADD)),
+        ("ADD of a pod that is not", &pods.others, Some(SHORT)),
+        ("ADD of a pod in an excluded namespace", &pods.excluded, Some(SHORT)),
+        ("CHECK of a pod in the mesh", &pods.check, None),
+        ("DEL of a pod in the mesh", &pods.del, Some(SHORT)),
     ] {
-        let (half, most) = percentiles(times);
-        figures.note(&format!("{what}: p50"), half, "ms");
-        figures.note(&format!("{what}: p99"), most, "ms");
+        half_and_most(what, times, target, figures);
     }
     let (captured, _) = percentiles(&pods.captured);
     let (others, _) = percentiles(&pods.others);
-    figures.at_most("ADD of a pod in the mesh, over the start: p50", captured - start, ADD, "ms");
-    figures.at_most("ADD of a pod that is not, over the start: p50", others - start, ADD, "ms");
+    figures.at_most("ADD of a pod in the mesh, over the start: p50", captured - start, OVER_START, "ms");
+    figures.at_most("ADD of a pod that is not, over the start: p50", others - start, OVER_START, "ms");
+}
+
+fn report_burst(burst: &Burst, figures: &mut Figures) {
+    half_and_most(&format!("ADD of each of {AT_ONCE} pods at once"), &burst.calls, None, figures);
+    figures.note(
+        &format!("{AT_ONCE} pods at once, until all are answered"),
+        burst.all.as_secs_f64() * 1e3,
+        "ms",
+    );
+}
+
+fn report_outage(outage: &Outage, figures: &mut Figures) {
+    let Outage { before, meanwhile, .. } = outage;
+    half_and_most("Kubernetes: ADD of a pod in the mesh", &before.inside, Some(ADD), figures);
+    half_and_most("its API gone: ADD of a known pod in the mesh", &meanwhile.inside, Some(ADD), figures);
+    half_and_most("Kubernetes: ADD of a pod that is not", &before.outside, Some(SHORT), figures);
+    half_and_most("its API gone: ADD of a known pod that is not", &meanwhile.outside, Some(SHORT), figures);
+    let (_, most) = percentiles(&outage.unknown);
+    figures.at_most("its API gone: refusal of an unknown pod: p99", most, REFUSAL, "ms");
+    println!("  it is told: {}", outage.told.trim());
+}
+
+/// Prints p50, which may have a target, and p99.
+fn half_and_most(what: &str, times: &[Duration], target: Option<f64>, figures: &mut Figures) {
+    let (half, most) = percentiles(times);
+    match target {
+        Some(target) => figures.at_most(&format!("{what}: p50"), half, target, "ms"),
+        None => figures.note(&format!("{what}: p50"), half, "ms"),
+    }
+    figures.note(&format!("{what}: p99"), most, "ms");
 }

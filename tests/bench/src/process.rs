@@ -8,12 +8,18 @@ use nix::unistd::{SysconfVar, sysconf};
 
 /// A process that is looked at from outside.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Process(pub(super) u32);
+pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
     /// Memory that is in use now, in MiB.
     pub(crate) fn rss(self) -> Result<f64> {
         self.status("VmRSS:")
+    }
+
+    /// The same, with what several processes share divided among them.
+    pub(crate) fn pss(self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0))?;
+        kib(&text, "Pss:").map(|kib| kib / 1024.0)
     }
 
     /// The most memory that was in use since [`Self::forget_peak`], in MiB.
@@ -45,8 +51,12 @@ impl Process {
 
     fn status(self, name: &str) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
-        let kib: f64 = line.trim().trim_end_matches(" kB").parse().with_context(|| line.to_owned())?;
-        Ok(kib / 1024.0)
+        kib(&text, name).map(|kib| kib / 1024.0)
     }
+}
+
+/// The value of a line such as `VmRSS:     1024 kB`.
+fn kib(text: &str, name: &str) -> Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| name.to_owned())?;
+    line.trim().trim_end_matches(" kB").parse().with_context(|| line.to_owned())
 }

@@ -1,5 +1,5 @@
-//! What Kubernetes has to wait for: from the label on a running pod to the annotation that says it is captured, and the start of an agent on a
-//! node that is full of pods. The API server is a stand-in, in this process.
+//! What Kubernetes has to wait for: from the label on a running pod to the annotation that says it is captured, the memory of a node, and the start of an
+//! agent on one that is full of pods. The API server is a stand-in, in this process.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use harness::{Agent, App, MeshFile, Node, Pod, Run, Wire};
 use netns_tests::cluster::{Cluster, PodCgroup};
 use netns_tests::metric;
 
+use super::footprint::Footprint;
 use crate::figures::Figures;
 use crate::stats::percentiles;
 
@@ -17,7 +18,11 @@ use crate::stats::percentiles;
 const LABEL: f64 = 100.0;
 /// Milliseconds from the start of an agent until every pod of a full node is captured.
 const START: f64 = 2000.0;
-/// Pods of a full node.
+/// Megabytes of all that is ours on a usual node.
+const MEMORY: f64 = 16.0;
+/// Pods of a usual node.
+const USUAL: usize = 30;
+/// Pods of a full one.
 const FULL: usize = 250;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks.
@@ -62,10 +67,25 @@ impl Site {
     }
 }
 
-/// Measures both.
+/// Measures all of it.
 pub(super) fn measure(rounds: usize, figures: &mut Figures) -> Result<()> {
     labels(rounds, figures).context("labels")?;
+    footprint(figures).context("memory")?;
     full_node(figures).context("a full node")
+}
+
+fn footprint(figures: &mut Figures) -> Result<()> {
+    let site = Site::new(USUAL)?;
+    site.cluster.label_namespace(Some("ambient"))?;
+    let (agent, _) = site.start()?;
+    all_enrolled(&agent, USUAL)?;
+    let Footprint { rss, pss, bpf } =
+        Footprint::measure(agent.pid().context("an agent runs")?, &site.node.bpffs())?;
+    figures.note("memory of the agent with 30 pods: PSS", pss, "MiB");
+    figures.note("memory of the agent with 30 pods: RSS", rss, "MiB");
+    figures.note("memory of its programs and maps", bpf, "MiB");
+    figures.at_most("memory of everything on a node with 30 pods", rss + bpf, MEMORY, "MiB");
+    Ok(())
 }
 
 fn labels(rounds: usize, figures: &mut Figures) -> Result<()> {
@@ -95,24 +115,26 @@ fn labels(rounds: usize, figures: &mut Figures) -> Result<()> {
 fn full_node(figures: &mut Figures) -> Result<()> {
     let site = Site::new(FULL)?;
     site.cluster.label_namespace(Some("ambient"))?;
-    let all_enrolled = |agent: &Agent| -> Result<()> {
-        let count = metric(agent, "culvert_pods", &[("state", "enrolled")])?;
-        ensure!(count == FULL as f64, "{count} of {FULL} pods are enrolled when the agent is ready");
-        Ok(())
-    };
     let (mut agent, first) = site.start()?;
-    all_enrolled(&agent)?;
+    all_enrolled(&agent, FULL)?;
     agent.kill9()?;
     drop(agent);
     let (agent, again) = site.start()?;
-    all_enrolled(&agent)?;
+    all_enrolled(&agent, FULL)?;
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     figures.note("start on a node of 250 running pods, none captured", millis(first), "ms");
     figures.at_most("start on a node of 250 pods, all captured before", millis(again), START, "ms");
     Ok(())
 }
 
-fn until(mut is: impl FnMut() -> bool) -> Result<()> {
+fn all_enrolled(agent: &Agent, wanted: usize) -> Result<()> {
+    let count = metric(agent, "culvert_pods", &[("state", "enrolled")])?;
+    ensure!(count == wanted as f64, "{count} of {wanted} pods are enrolled when the agent is ready");
+    Ok(())
+}
+
+/// Waits until it is so.
+pub(super) fn until(mut is: impl FnMut() -> bool) -> Result<()> {
     let began = Instant::now();
     while !is() {
         ensure!(began.elapsed() < LIMIT, "not within {LIMIT:?}");

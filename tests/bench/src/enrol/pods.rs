@@ -3,15 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use harness::Node;
 use harness::mesh_file::Enroll;
-use harness::{Node, cni};
-use serde_json::json;
 
-use super::call::Plugin;
+use super::call::{EXCLUDED, Plugin};
 
-const NAMESPACE: &str = "demo";
-/// One that the plugin's entry excludes.
-const EXCLUDED: &str = "kube-system";
+pub(super) const NAMESPACE: &str = "demo";
 
 /// How long each call took.
 #[derive(Debug, Default)]
@@ -37,11 +34,7 @@ fn name(number: usize) -> String {
 impl Pods {
     /// Makes so many pods in the mesh, and as many beside it. Those that were made stay until the end, as on a node.
     pub(super) fn measure(node: &Node, count: usize) -> Result<Self> {
-        let mut entry = cni::culvert_entry(&node.cni_socket());
-        if let Some(entry) = entry.as_object_mut() {
-            entry.insert("excludeNamespaces".to_owned(), json!([EXCLUDED]));
-        }
-        let plugin = Plugin { program: harness::node::culvert_cni()?, entry };
+        let plugin = Plugin::of(node)?;
         let (mut times, mut pods) = (Self::default(), Vec::new());
         for number in 0..count {
             let began = Instant::now();

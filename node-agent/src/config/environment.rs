@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::given::{Given, Givens, Source};
-use super::setting::Known;
+use super::setting::{Face, Known};
 
 /// Names the configuration file.
 pub(crate) const CONFIG: &str = "CULVERT_CONFIG";
@@ -38,7 +38,7 @@ impl Environment {
     /// Enters the values of settings and families.
     pub(super) fn enter(&self, givens: &mut Givens, problems: &mut Vec<String>) {
         let by_variable: BTreeMap<_, _> =
-            super::settings().map(Known::face).map(|face| (face.variable, face)).collect();
+            super::settings().map(Known::face).flat_map(Face::by_variable).collect();
         for (name, value) in &self.0 {
             let setting = by_variable.get(name.as_str());
             let family =
@@ -57,10 +57,15 @@ impl Environment {
             if let Some((family, own)) = family {
                 givens.enter_named(family.flag, family.canonical(own), given.clone());
             }
-            if let Some(face) = setting {
+            if let Some(face) = setting.filter(|face| !self.is_said_otherwise(face, name)) {
                 givens.enter(face.flag, given);
             }
         }
+    }
+
+    /// Whether another variable of the same setting counts instead of this one.
+    fn is_said_otherwise(&self, face: &Face, name: &str) -> bool {
+        face.other_variable.is_some_and(|other| other != name && self.0.contains_key(other))
     }
 
     /// Whether Kubernetes has set it for a Service (`enableServiceLinks`, in the words of Docker's links).

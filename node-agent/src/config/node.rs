@@ -28,8 +28,9 @@ static CLUSTER_ID: Setting<ClusterId> = Setting::new(
     ("cluster-id", "CLUSTER_ID"),
     "Kubernetes",
     CLUSTER,
-    "Cluster that this node is in, as the control plane calls it.",
-);
+    "Cluster that this node is in, as the control plane calls it. `ISTIO_META_CLUSTER_ID` says the same, and counts where both are set.",
+)
+.or("ISTIO_META_CLUSTER_ID");
 static CLUSTER_DOMAIN: Setting<String> = Setting::new(
     ("cluster-domain", "CLUSTER_DOMAIN"),
     "cluster.local",

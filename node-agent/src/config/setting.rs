@@ -28,6 +28,8 @@ pub(crate) struct Face {
     pub(crate) flag: &'static str,
     /// The environment variable.
     pub(crate) variable: &'static str,
+    /// Another variable that says the same; where both are set this one counts.
+    pub(crate) other_variable: Option<&'static str>,
     /// What it is if nobody says anything.
     pub(crate) default: &'static str,
     /// What it is instead in a pod of a cluster that is not given a mesh file.
@@ -69,6 +71,7 @@ impl<T> Setting<T> {
         let face = Face {
             flag,
             variable,
+            other_variable: None,
             default,
             in_cluster: None,
             about,
@@ -82,6 +85,11 @@ impl<T> Setting<T> {
     /// With another default in a cluster.
     pub(crate) const fn in_cluster(self, default: &'static str) -> Self {
         Self { face: Face { in_cluster: Some(default), ..self.face }, parse: self.parse }
+    }
+
+    /// With another variable that says the same, and counts where both are set.
+    pub(crate) const fn or(self, variable: &'static str) -> Self {
+        Self { face: Face { other_variable: Some(variable), ..self.face }, parse: self.parse }
     }
 
     /// With values that may not be shown.
@@ -109,6 +117,11 @@ impl Face {
     /// The key in the configuration file: the flag in camel case.
     pub(crate) fn key(&self) -> String {
         camel(self.flag)
+    }
+
+    /// Each variable that says it, with the setting itself.
+    pub(crate) fn by_variable(&'static self) -> impl Iterator<Item = (&'static str, &'static Self)> {
+        [Some(self.variable), self.other_variable].into_iter().flatten().map(move |name| (name, self))
     }
 
     /// Whether the flag alone, without a value, means something: that it is to be so.

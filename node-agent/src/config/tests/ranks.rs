@@ -23,6 +23,39 @@ fn a_flag_outranks_a_variable_that_outranks_the_file_that_outranks_the_default()
 }
 
 #[test]
+fn the_cluster_may_be_named_as_metadata_of_the_node() {
+    const META: (&str, &str) = ("ISTIO_META_CLUSTER_ID", "by-metadata");
+    const PLAIN: (&str, &str) = ("CLUSTER_ID", "plain");
+    let of = |words: &[&str], variables: &[(&str, &str)]| {
+        let config = good(words, variables);
+        let row = config.effective.rows.iter().find(|row| row.key == "clusterId").unwrap();
+        (config.node.cluster_id.to_string(), row.source.to_string())
+    };
+    let by_metadata = ("by-metadata".to_owned(), "variable ISTIO_META_CLUSTER_ID".to_owned());
+    assert_eq!(of(&[], &[META]), by_metadata);
+    assert_eq!(of(&[], &[META, PLAIN]), by_metadata, "that of ztunnel's chart counts");
+    assert_eq!(of(&[], &[PLAIN]), ("plain".to_owned(), "variable CLUSTER_ID".to_owned()));
+    assert_eq!(of(&["--cluster-id=by-flag"], &[META, PLAIN]).0, "by-flag");
+
+    let who = [
+        ("XDS_ADDRESS", "istiod:15012"),
+        ("POD_NAME", "p"),
+        ("POD_NAMESPACE", "n"),
+        ("INSTANCE_IP", "10.0.0.1"),
+    ];
+    let variables: Vec<_> = who.into_iter().chain([META]).collect();
+    let xds = good(&[], &variables).control_plane.xds.unwrap();
+    assert_eq!(
+        xds.endpoint.cluster_id.as_str(),
+        "by-metadata",
+        "the header of each stream, by which a token is judged"
+    );
+    assert!(
+        problems(&[], &[("ISTIO_META_CLUSTER_ID", "a b"), PLAIN])[0].starts_with("ISTIO_META_CLUSTER_ID=")
+    );
+}
+
+#[test]
 fn an_outranked_value_is_not_looked_at() {
     assert!(!good(&["--ipv6=false"], &[("IPV6_ENABLED", "maybe")]).data_path.dns.ipv6);
 }

@@ -64,6 +64,10 @@ static INSTANCE_IP: Setting<Option<IpAddr>> = Setting::new(
     "Address of the agent's pod; needed with a control plane, which takes no node without one.",
 );
 
+/// What istiod's tools show as a node's version, and count nodes by. It must not begin like a version of Istio, by which
+/// istiod would judge what a node understands: what begins otherwise counts as the newest.
+const VERSION: (&str, &str) = ("ISTIO_VERSION", concat!("culvert-", env!("CARGO_PKG_VERSION")));
+
 const METADATA: &str = "metadata";
 const METADATA_JSON: &str = "metadata-json";
 
@@ -193,8 +197,10 @@ impl Node {
     }
 }
 
-/// Adds texts and typed values. What is wrong with them was noted when they were gathered.
+/// Adds our version, then texts and typed values, which may say it otherwise. What is wrong with them was noted when they were
+/// gathered.
 fn add_metadata(reader: &Reader<'_>, node: &mut xds::Node) {
+    let _ = node.add(VERSION.0, VERSION.1);
     for (name, given) in reader.givens().family(METADATA) {
         let _ = node.add(name, &given.text);
     }

@@ -51,7 +51,31 @@ fn metadata_is_text_or_typed() {
     ];
     let variables: Vec<_> = PLANE.into_iter().chain(variables).collect();
     let config = good(&["--metadata=A=b=c", "--metadata-json=N=5"], &variables);
-    let mut expected = xds::Node::new(xds::Parts {
+    let mut expected = node();
+    let version = concat!("culvert-", env!("CARGO_PKG_VERSION"));
+    for (name, text) in
+        [("ISTIO_VERSION", version), ("ENABLE_X", "true"), ("DNS_CAPTURE", "false"), ("A", "b=c")]
+    {
+        expected.add(name, text).unwrap();
+    }
+    for (name, json) in [("LABELS", r#"{"app": "agent", "n": [1, 2.5, null]}"#), ("N", "5")] {
+        expected.add_json(name, json).unwrap();
+    }
+    assert_eq!(config.control_plane.xds.unwrap().node, expected);
+    assert!(!config.capture.dns);
+}
+
+#[test]
+fn the_version_may_be_said_otherwise() {
+    let variables: Vec<_> = PLANE.into_iter().chain([("ISTIO_META_ISTIO_VERSION", "1.30.0")]).collect();
+    let mut expected = node();
+    expected.add("ISTIO_VERSION", "1.30.0").unwrap();
+    assert_eq!(good(&[], &variables).control_plane.xds.unwrap().node, expected);
+}
+
+/// What [`PLANE`] says.
+fn node() -> xds::Node {
+    xds::Node::new(xds::Parts {
         name: "p".into(),
         namespace: "n".into(),
         instance_ip: [10, 0, 0, 1].into(),
@@ -60,15 +84,7 @@ fn metadata_is_text_or_typed() {
         service_account: None,
         network: None,
     })
-    .unwrap();
-    for (name, text) in [("ENABLE_X", "true"), ("DNS_CAPTURE", "false"), ("A", "b=c")] {
-        expected.add(name, text).unwrap();
-    }
-    for (name, json) in [("LABELS", r#"{"app": "agent", "n": [1, 2.5, null]}"#), ("N", "5")] {
-        expected.add_json(name, json).unwrap();
-    }
-    assert_eq!(config.control_plane.xds.unwrap().node, expected);
-    assert!(!config.capture.dns);
+    .unwrap()
 }
 
 #[test]

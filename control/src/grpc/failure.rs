@@ -26,19 +26,21 @@ pub fn explain(error: &(dyn Error + 'static)) -> String {
 pub fn status(status: &Status) -> String {
     let mut said = format!("{:?}", status.code());
     let words: String = status.message().chars().filter(|c| !c.is_control()).take(LONGEST).collect();
-    if !words.is_empty() {
+    let cause = status.source().map(explain).unwrap_or_default();
+    // A failure of the connection has its own words as the message, and once more in front of what is behind it.
+    let parts = if cause.starts_with(&words) {
+        [String::new(), cause]
+    } else if words.contains(&cause) {
+        [words, String::new()]
+    } else {
+        [words, cause]
+    };
+    for part in parts.iter().filter(|part| !part.is_empty()) {
         said.push_str(": ");
-        said.push_str(&words);
-    }
-    if let Some(cause) = status.source() {
-        let cause = explain(cause);
-        if !said.contains(&cause) {
-            said.push_str(": ");
-            said.push_str(&cause);
-        }
+        said.push_str(part);
     }
     let advice = match status.code() {
-        Code::Unauthenticated => "; check the token, its audience and its account",
+        Code::Unauthenticated => "; check the token, its audience, its account, and the name of the cluster",
         Code::PermissionDenied => "; check that the agent's namespace and account are those of its token",
         Code::InvalidArgument => "; check the agent's own name, namespace and address",
         Code::Unimplemented => "; check that the address is that of a control plane",
@@ -57,7 +59,7 @@ mod tests {
         let said = status(&Status::unauthenticated("authentication\nfailure"));
         assert_eq!(
             said,
-            "Unauthenticated: authenticationfailure; check the token, its audience and its account"
+            "Unauthenticated: authenticationfailure; check the token, its audience, its account, and the name of the cluster"
         );
         assert!(status(&Status::internal("x".repeat(5000))).len() < 400);
         assert_eq!(status(&Status::new(Code::Unavailable, "")), "Unavailable");
@@ -65,8 +67,15 @@ mod tests {
 
     #[test]
     fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("reading the stream")]
+        struct Reading(#[source] std::io::Error);
+
         let inner = std::io::Error::other("the cause");
         let outer = std::io::Error::other(inner);
         assert_eq!(explain(&outer), "the cause");
+
+        let broken = Status::from_error(Box::new(Reading(std::io::Error::other("broken pipe"))));
+        assert_eq!(status(&broken), "Unknown: reading the stream: broken pipe");
     }
 }

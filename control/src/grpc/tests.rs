@@ -112,7 +112,7 @@ async fn a_call_says_who_we_are() {
     let refusal = call(&endpoint).await.unwrap();
     assert_eq!(
         status(&refusal),
-        "Unauthenticated: authentication failure; check the token, its audience and its account"
+        "Unauthenticated: authentication failure; check the token, its audience, its account, and the name of the cluster"
     );
     let seen = seen.lock().unwrap();
     let header = |name: &str| seen[0].get(name).unwrap().to_str().unwrap();

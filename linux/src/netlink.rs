@@ -3,6 +3,7 @@
 //! Each function works in the namespace it is given and waits for the kernel's answer on the calling thread, so it belongs
 //! on a thread that may block. Adding what is there and removing what is not are no errors: these are states, not steps.
 
+mod entrances;
 mod exchange;
 pub mod interfaces;
 mod state;
@@ -24,6 +25,7 @@ use thiserror::Error;
 
 use crate::netns::{Netns, NetnsError};
 
+pub use entrances::set_entrances;
 pub use state::{FamilyState, State, TableRoute, state};
 
 /// The loopback interface has the same index in every namespace.
@@ -331,6 +333,23 @@ mod tests {
     }
 
     #[test]
+    fn entrances_are_those_that_were_named_last() {
+        let netns = scratch();
+        loopback_up(&netns).unwrap();
+        let sources = Sources { v4: Some(Ipv4Addr::LOCALHOST), v6: Some(Ipv6Addr::LOCALHOST) };
+        add_mark_route(&netns, ROUTE, sources).unwrap();
+        for names in [&["tap0", "k6t-eth0"][..], &["tap0"], &["tap0"], &[]] {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            set_entrances(&netns, ROUTE, &names).unwrap();
+            let wanted = names.into_iter().collect();
+            for family in state(&netns, ROUTE, None).unwrap().families {
+                assert_eq!(family.entrances, wanted);
+                assert!(family.has_rule && family.in_front.is_empty(), "{family:?}");
+            }
+        }
+    }
+
+    #[test]
     fn the_state_tells_what_is_there_and_what_is_in_front() {
         let netns = scratch();
         let bare = state(&netns, ROUTE, None).unwrap();
@@ -346,7 +365,13 @@ mod tests {
             let source: IpAddr =
                 if family.is_v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
             let route = TableRoute::Local { source: Some(source) };
-            let expected = FamilyState { is_v6: family.is_v6, has_rule: true, in_front: Vec::new(), route };
+            let expected = FamilyState {
+                is_v6: family.is_v6,
+                has_rule: true,
+                in_front: Vec::new(),
+                entrances: Default::default(),
+                route,
+            };
             assert_eq!(*family, expected);
         }
         // Another mask is another rule, and one that is asked first is told.

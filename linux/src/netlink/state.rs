@@ -1,5 +1,6 @@
 //! How a namespace's routing is: what an inspection of a [`MarkRoute`] needs to know, in one visit.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
@@ -8,6 +9,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::entrances::entrance;
 use super::exchange::Exchange;
 use super::{LOOPBACK, MarkRoute, NetlinkError, families};
 use crate::netns::Netns;
@@ -34,6 +36,8 @@ pub struct FamilyState {
     pub has_rule: bool,
     /// Preferences of rules that the kernel asks before ours; its own for the `local` table is none of them.
     pub in_front: Vec<u32>,
+    /// Interfaces whose TCP is led into the table, whether they are there or not.
+    pub entrances: BTreeSet<String>,
     /// What the table holds.
     pub route: TableRoute,
 }
@@ -62,10 +66,10 @@ pub fn state(netns: &Netns, route: MarkRoute, prefix: Option<(Ipv6Addr, u8)>) ->
     let has_prefix = prefix.map_or(Ok(true), |prefix| has_prefix(&mut exchange, prefix))?;
     let mut of_families = Vec::new();
     for family in families() {
-        let (has_rule, in_front) = rules(&mut exchange, *family, route)?;
+        let Rules { has_rule, in_front, entrances } = rules(&mut exchange, *family, route)?;
         let table = table(&mut exchange, *family, route.table)?;
         let is_v6 = *family == AddressFamily::Inet6;
-        of_families.push(FamilyState { is_v6, has_rule, in_front, route: table });
+        of_families.push(FamilyState { is_v6, has_rule, in_front, entrances, route: table });
     }
     Ok(State { addresses, loopback_up, has_prefix, families: of_families })
 }
@@ -112,15 +116,18 @@ fn loopback_up(exchange: &mut Exchange) -> Result<bool, NetlinkError> {
     )
 }
 
-fn rules(
-    exchange: &mut Exchange,
-    family: AddressFamily,
-    route: MarkRoute,
-) -> Result<(bool, Vec<u32>), NetlinkError> {
+/// The rules of a family.
+#[derive(Default)]
+struct Rules {
+    has_rule: bool,
+    in_front: Vec<u32>,
+    entrances: BTreeSet<String>,
+}
+
+fn rules(exchange: &mut Exchange, family: AddressFamily, route: MarkRoute) -> Result<Rules, NetlinkError> {
     let mut question = RuleMessage::default();
     question.header.family = family;
-    let mut has_rule = false;
-    let mut in_front = Vec::new();
+    let mut found = Rules::default();
     for message in exchange.list("list rules", RouteNetlinkMessage::GetRule(question))? {
         let RouteNetlinkMessage::NewRule(rule) = message else { continue };
         // A rule without the attribute has preference 0.
@@ -129,13 +136,14 @@ fn rules(
             _ => None,
         });
         let preference = preference.unwrap_or(0);
+        found.entrances.extend(entrance(&rule, route).map(str::to_owned));
         if is_exactly(&rule, route) {
-            has_rule = true;
+            found.has_rule = true;
         } else if preference <= route.priority && !is_kernels_local(&rule, preference) {
-            in_front.push(preference);
+            found.in_front.push(preference);
         }
     }
-    Ok((has_rule, in_front))
+    Ok(found)
 }
 
 fn is_exactly(rule: &RuleMessage, route: MarkRoute) -> bool {

@@ -51,6 +51,9 @@ pub const MAX_PODS: u32 = 4096;
 /// Addresses of one pod.
 pub const MAX_ADDRESSES: u32 = 64;
 
+/// Interfaces of one pod whose traffic counts as the application's.
+pub const MAX_ENTRANCES: u32 = 4;
+
 /// Processes that are known as kubelets: one, and the next one while the first ends.
 pub const MAX_PROBERS: u32 = 16;
 

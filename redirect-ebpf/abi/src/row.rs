@@ -62,10 +62,17 @@ impl AddressKey {
     }
 }
 
-/// Bits of the settings of one pod, which its `steer` reads.
+/// The settings of one pod, which its `steer` reads: a word of bits, and after it the numbers of the interfaces whose traffic counts
+/// as the application's ([`crate::MAX_ENTRANCES`]; 0 for none).
 pub mod settings {
+    /// Words.
+    pub const WORDS: u32 = 1 + crate::MAX_ENTRANCES;
+    /// Where the interfaces begin.
+    pub const ENTRANCES: u32 = 1;
     /// What is not in the tunnel goes to the application as it comes.
     pub const BYPASS_INBOUND: u32 = 1;
+    /// There may be such interfaces.
+    pub const HAS_ENTRANCES: u32 = 2;
 }
 
 #[cfg(test)]

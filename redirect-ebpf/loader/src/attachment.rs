@@ -15,11 +15,12 @@ use abi::{
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, SockMap};
 use aya::programs::SkLookup;
 use aya::programs::links::FdLink;
-use linux::netlink::{self, MarkRoute, Sources};
+use linux::netlink::{self, MarkRoute, Sources, State};
 use linux::netns::Netns;
 use linux::{bpf, bpffs, sysctl};
 
 use crate::egress::{self, Dropped, Egress};
+use crate::entrances::Entrances;
 use crate::error::CaptureError;
 use crate::layouts::OtherLayouts;
 use crate::listeners::Listeners;
@@ -34,7 +35,7 @@ pub const ROUTE: MarkRoute =
     MarkRoute { mark: CAPTURE_MARK, mask: MARK_MASK, table: ROUTE_TABLE, priority: RULE_PRIORITY };
 
 /// What may differ from pod to pod.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodOptions {
     /// DNS queries go to the agent.
     pub dns: bool,
@@ -42,6 +43,8 @@ pub struct PodOptions {
     pub bypass_inbound: bool,
     /// TCP that goes past capture is dropped.
     pub guard: bool,
+    /// Interfaces whose traffic counts as the application's: those of a virtual machine in the pod. They may come later.
+    pub entrances: Vec<String>,
 }
 
 /// How often `steer` of a pod took which decision.
@@ -56,6 +59,7 @@ pub struct Attachment {
     sockets: Arc<PodSockets>,
     options: PodOptions,
     steered: Mutex<Option<Steered>>,
+    entrances: Mutex<Entrances>,
     egress: Option<Egress>,
     /// Settings that this attachment has switched on.
     sysctls: Mutex<Vec<&'static str>>,
@@ -94,10 +98,21 @@ impl Attachment {
         let sockets = Arc::new(PodSockets::new(node, netns.try_clone()?, addresses.clone())?);
         let egress =
             options.guard.then(|| Egress::load(node, netns.try_clone()?, directory.clone())).transpose()?;
+        let entrances = Mutex::new(Entrances::new(&options.entrances));
         let (steered, sysctls) = (Mutex::default(), Mutex::default());
-        let attachment =
-            Self { cookie, netns, addresses, directory, sockets, options, steered, egress, sysctls };
-        match attachment.build(node, inherited) {
+        let attachment = Self {
+            cookie,
+            netns,
+            addresses,
+            directory,
+            sockets,
+            options,
+            steered,
+            entrances,
+            egress,
+            sysctls,
+        };
+        match attachment.build(node, inherited, fresh) {
             Ok(listeners) => Ok((attachment, listeners)),
             Err(error) => {
                 if fresh {
@@ -108,7 +123,12 @@ impl Attachment {
         }
     }
 
-    fn build(&self, node: &NodeCapture, inherited: Option<Listeners>) -> Result<Listeners, CaptureError> {
+    fn build(
+        &self,
+        node: &NodeCapture,
+        inherited: Option<Listeners>,
+        fresh: bool,
+    ) -> Result<Listeners, CaptureError> {
         netlink::loopback_up(&self.netns)?;
         let listeners = match inherited {
             Some(mut listeners) => {
@@ -128,6 +148,10 @@ impl Attachment {
         }
         self.set_sysctls()?;
         self.add_route()?;
+        if !fresh && self.options.entrances.is_empty() {
+            // Those of a capture that had some.
+            netlink::set_entrances(&self.netns, ROUTE, &[])?;
+        }
         self.add_dns_prefix()?;
         node.set_addresses(self.cookie, &self.addresses)?;
         node.enrol(self.cookie, listeners.first(Direction::Outbound)?, self.row(&listeners))?;
@@ -158,7 +182,8 @@ impl Attachment {
         let bits = object.map_mut(map::SETTINGS).ok_or(CaptureError::Missing(map::SETTINGS))?;
         let mut bits = Array::<_, u32>::try_from(bits).map_err(CaptureError::map(map::SETTINGS))?;
         let bypass = if self.options.bypass_inbound { settings::BYPASS_INBOUND } else { 0 };
-        bits.set(0, bypass, 0).map_err(CaptureError::map(map::SETTINGS))?;
+        let entrances = if self.options.entrances.is_empty() { 0 } else { settings::HAS_ENTRANCES };
+        bits.set(0, bypass | entrances, 0).map_err(CaptureError::map(map::SETTINGS))?;
 
         let name = program::STEER;
         let program = object.program_mut(name).ok_or(CaptureError::Missing(name))?;
@@ -167,6 +192,10 @@ impl Attachment {
         let id = program.attach(&self.netns).map_err(CaptureError::program(name))?;
         let link = program.take_link(id).map_err(CaptureError::program(name))?;
 
+        if !self.options.entrances.is_empty() {
+            let settings = object.take_map(map::SETTINGS).ok_or(CaptureError::Missing(map::SETTINGS))?;
+            lock(&self.entrances).keep(settings)?;
+        }
         let steered = object.take_map(map::STEERED).ok_or(CaptureError::Missing(map::STEERED))?;
         let steered = Steered::try_from(steered).map_err(CaptureError::map(map::STEERED))?;
         *self.steered.lock().unwrap_or_else(PoisonError::into_inner) = Some(steered);
@@ -231,8 +260,11 @@ impl Attachment {
     pub fn release(&self, node: &NodeCapture) -> Result<(), CaptureError> {
         // First the guard: it would drop what is opened and no longer captured.
         let unguarded = egress::remove(&self.netns, &self.directory);
+        // What comes in there from now on would find nobody; the application's own connections go on without these rules.
+        let has_entrances = !self.options.entrances.is_empty();
+        let closed = if has_entrances { netlink::set_entrances(&self.netns, ROUTE, &[]) } else { Ok(()) };
         node.forget(self.cookie)?;
-        unguarded
+        unguarded.and(closed.map_err(CaptureError::from))
     }
 
     /// Puts the egress guard on the pod's interfaces wherever it is missing, if the pod has one.
@@ -283,7 +315,13 @@ impl Attachment {
 
     /// Adds the policy route, or what is missing of it.
     pub(crate) fn add_route(&self) -> Result<(), CaptureError> {
-        Ok(netlink::add_mark_route(&self.netns, ROUTE, self.sources())?)
+        netlink::add_mark_route(&self.netns, ROUTE, self.sources())?;
+        lock(&self.entrances).open(&self.netns)
+    }
+
+    /// Whether the interfaces whose traffic counts as the application's are led to the agent, line by line.
+    pub(crate) fn inspect_entrances(&self, state: &State) -> Vec<Line> {
+        lock(&self.entrances).inspect(&self.netns, state)
     }
 
     /// The prefix at which the agent takes DNS queries over IPv6, if it takes any.
@@ -348,6 +386,7 @@ pub fn unguard(pins: &Pins, cookie: u64, netns: &Netns) -> Result<(), CaptureErr
 
 /// Removes a pod's routes, and switches off what capture has switched on.
 pub fn put_back(netns: &Netns, sysctls: &[String]) -> Result<(), CaptureError> {
+    netlink::set_entrances(netns, ROUTE, &[])?;
     netlink::remove_mark_route(netns, ROUTE)?;
     netlink::remove_local_prefix(netns, dns_prefix())?;
     netns.run(|| {

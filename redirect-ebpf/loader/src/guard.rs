@@ -107,6 +107,7 @@ impl Guard {
                 }
                 lines.push(Line::new(Part::Addresses, "addresses", self.look_at_addresses(&state.addresses)));
                 lines.extend(routing::lines(&state, self.attachment.addresses()));
+                lines.extend(self.attachment.inspect_entrances(&state));
             }
             Err(error) => lines.push(Line::new(Part::Rule, "routing", Err(unseen(&error)))),
         }
@@ -269,7 +270,7 @@ fn agent(agents: &HashSet<u64>, cookie: u64) -> Result<(), Problem> {
     Err(Problem::new("it is gone: new connections of the pod are refused", "the agent adds it again"))
 }
 
-fn unseen(error: &impl std::fmt::Display) -> Problem {
+pub(crate) fn unseen(error: &impl std::fmt::Display) -> Problem {
     Problem::new(format!("cannot be looked at: {error}"), "see the agent's log")
 }
 

@@ -13,6 +13,7 @@
 pub mod attachment;
 mod borrowed;
 pub mod egress;
+mod entrances;
 mod error;
 pub mod events;
 pub mod guard;
@@ -31,6 +32,7 @@ pub mod sockets;
 pub use abi::{Decision, Direction, Guarded, LAYOUT, Steering};
 pub use attachment::{Attachment, PodOptions};
 pub use egress::Dropped;
+pub use entrances::MAX_ENTRANCES;
 pub use error::CaptureError;
 pub use events::{Decided, Events};
 pub use guard::{Guard, Repair};

@@ -19,7 +19,8 @@ use crate::{BPFFS, LIMIT};
 pub(crate) const ROLE: &str = "agent";
 
 /// With all that capture has.
-pub(crate) const GUARDED: PodOptions = PodOptions { dns: false, bypass_inbound: false, guard: true };
+pub(crate) const GUARDED: PodOptions =
+    PodOptions { dns: false, bypass_inbound: false, guard: true, entrances: Vec::new() };
 
 const READY: &str = "ready";
 const INSPECT: &str = "inspect";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::forge::{self, Fragment, PSH_ACK, SYN};
-use harness::{Pod, WireTap, command};
+use harness::{Attempt, Pod, WireTap, client, command};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Protocol number of a raw socket to whose packets the kernel adds nothing.
@@ -242,6 +242,9 @@ pub struct Nested {
 }
 
 impl Nested {
+    /// The pod's interface to it.
+    pub const INTERFACE: &str = "inner0";
+
     /// Makes one.
     pub fn new(pod: &Pod) -> Result<Self> {
         let netns = pod.node().run().add_netns("nested")?;
@@ -261,6 +264,12 @@ impl Nested {
         harness::inside::set_sysctl(pod.netns(), "net/ipv4/ip_forward", "1")?;
         harness::inside::set_sysctl(pod.netns(), "net/ipv6/conf/all/forwarding", "1")?;
         Ok(Self { netns })
+    }
+
+    /// A request from inside, on a connection of its own.
+    pub fn attempt(&self, to: SocketAddr) -> Result<Attempt> {
+        let connected = harness::inside::in_netns(&self.netns, || client::connect(to, client::LIMIT))?;
+        Ok(client::attempt(connected, "/"))
     }
 
     /// Tries to connect from inside; nobody answers.

@@ -35,7 +35,7 @@ static ADDRESSES: HashMap<PodAddress, u32> = HashMap::with_max_entries(MAX_ADDRE
 static PROBES: LruHashMap<Flow, u32> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
 
 #[map]
-static SETTINGS: Array<u32> = Array::with_max_entries(1, 0);
+static SETTINGS: Array<u32> = Array::with_max_entries(settings::WORDS, 0);
 
 #[map]
 static STEERED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Steering::ALL.len() as u32, 0);
@@ -103,6 +103,11 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
     if to_pod && (is_own(&remote) || remote.is_loopback()) {
         return Action::Pass(Steering::Own);
     }
+    let bits = SETTINGS.get(0).copied().unwrap_or(0);
+    if bits & settings::HAS_ENTRANCES != 0 && is_entrance(lookup.ingress_ifindex) {
+        // A virtual machine in the pod: to the pod itself as a process of the pod would.
+        return if to_pod { Action::Pass(Steering::Own) } else { Action::Steer(Direction::Outbound) };
+    }
     // The kernel has the remote port in network order and the local one in host order.
     let flow = Flow::new(remote, u16::from_be(lookup.remote_port), local, lookup.local_port as u16);
     if PROBES.get_ptr(&flow).is_some() {
@@ -111,10 +116,26 @@ fn decide(lookup: &bpf_sk_lookup) -> Action {
     if lookup.local_port == u32::from(HBONE_PORT) {
         return Action::Steer(Direction::Hbone);
     }
-    if SETTINGS.get(0).is_some_and(|bits| bits & settings::BYPASS_INBOUND != 0) {
+    if bits & settings::BYPASS_INBOUND != 0 {
         return Action::Pass(Steering::Bypassed);
     }
     Action::Steer(Direction::Plaintext)
+}
+
+/// Whether what comes in there counts as the application's. No interface has number 0, which an empty place has.
+#[inline(always)]
+fn is_entrance(interface: u32) -> bool {
+    if interface == 0 {
+        return false;
+    }
+    let mut place = settings::ENTRANCES;
+    while place < settings::WORDS {
+        if SETTINGS.get(place) == Some(&interface) {
+            return true;
+        }
+        place += 1;
+    }
+    false
 }
 
 #[inline(always)]

@@ -46,6 +46,11 @@ impl Cluster {
         vec!["--kubernetes".into(), format!("--kubeconfig={}", self.api.kubeconfig().display())]
     }
 
+    /// Where its API is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Serves again, after [`KubeApi::stop`].
     pub fn resume(&mut self) -> Result<()> {
         let listener = in_netns(&self.netns, || TcpListener::bind(self.address))??;

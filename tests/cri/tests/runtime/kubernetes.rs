@@ -1,57 +1,40 @@
 //! A node of a cluster, whose API is a stand-in (`tests/kube-api`): who is in the mesh say labels, with and without the agent.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use cri_tests::leftovers::Empty;
 use cri_tests::{CriNode, LIMIT, PodSpec};
-use harness::inside::in_netns;
 use harness::wait::eventually_ok;
-use harness::wire::Station;
 use harness::{MeshFile, Run, Wire, eventually};
-use kube_api::{KubeApi, PODS};
+use kube_api::PODS;
+use netns_tests::cluster::{Cluster, MODE, REDIRECTION};
 use serde_json::{Value, json};
 
-/// The annotation that says that a pod is captured.
-const REDIRECTION: &str = "ambient.istio.io/redirection";
-/// The label that asks for it.
-const MODE: &str = "istio.io/dataplane-mode";
 /// The namespace whose pods are in the mesh.
 const MESH: &str = "mesh";
 
-struct Cluster {
-    api: KubeApi,
-    address: SocketAddr,
+/// A cluster, and what its nodes find it by.
+struct Site {
+    cluster: Cluster,
     dir: PathBuf,
-    host: Station,
 }
 
-impl Cluster {
+impl Site {
     fn start(run: &Run, wire: &Wire) -> Result<Self> {
-        let (dir, host) = (run.dir().join("kube-api"), wire.add_host("api")?);
-        let address = SocketAddr::new(IpAddr::V4(host.addresses().0), 6443);
-        let mut cluster = Self { api: KubeApi::new(&dir)?, address, dir, host };
-        for (name, labels) in [("demo", json!({})), (MESH, json!({ MODE: "ambient" }))] {
-            cluster
-                .api
-                .apply(&json!({ "kind": "Namespace", "metadata": { "name": name, "labels": labels } }))?;
-        }
-        cluster.resume()?;
-        Ok(cluster)
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        let listener = in_netns(&self.host.netns, || TcpListener::bind(self.address))??;
-        self.api.start(listener)
+        let cluster = Cluster::start(run, &wire.add_host("api")?)?;
+        let mesh =
+            json!({ "kind": "Namespace", "metadata": { "name": MESH, "labels": { MODE: "ambient" } } });
+        cluster.api.apply(&mesh)?;
+        Ok(Self { cluster, dir: run.dir().join("kube-api") })
     }
 
     /// What the installer writes for the plugin.
     fn kubeconfig(&self) -> Result<Value> {
         let authority = base64::engine::general_purpose::STANDARD.encode(fs::read(self.dir.join("ca.crt"))?);
-        let server = format!("https://{}", self.address);
+        let server = format!("https://{}", self.cluster.address());
         let token = fs::read_to_string(self.dir.join("token"))?;
         Ok(json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
@@ -64,7 +47,7 @@ impl Cluster {
     /// A pod that is to be started on a node.
     fn pod(&self, node: &CriNode, name: &str, namespace: &str, labels: &Value) -> Result<PodSpec> {
         let spec = PodSpec { namespace: namespace.to_owned(), ..PodSpec::named(name) };
-        self.api.apply(&json!({
+        self.cluster.api.apply(&json!({
             "kind": "Pod",
             "metadata": { "name": name, "namespace": namespace, "uid": spec.uid, "labels": labels },
             "spec": { "nodeName": node.node.name(), "serviceAccountName": name },
@@ -85,15 +68,16 @@ fn labels_decide_with_the_agent_and_without_it() -> Result<()> {
     let run = Run::start()?;
     let wire = Wire::new(&run)?;
     let n1 = CriNode::start(&wire, "n1")?;
-    let mut cluster = Cluster::start(&run, &wire)?;
+    let site = Site::start(&run, &wire)?;
     MeshFile::with_ca(&run.dir().join("ca")).write_for(&n1.node, &n1.mesh_path())?;
-    fs::write(n1.kubeconfig(), cluster.kubeconfig()?.to_string())?;
+    fs::write(n1.kubeconfig(), site.kubeconfig()?.to_string())?;
     let ambient = json!({ MODE: "ambient" });
-    let labelled = cluster.pod(&n1, "labelled", "demo", &ambient)?;
-    let plain = cluster.pod(&n1, "plain", "demo", &json!({}))?;
-    let member = cluster.pod(&n1, "member", MESH, &json!({}))?;
-    let declining = cluster.pod(&n1, "declining", MESH, &json!({ MODE: "none" }))?;
+    let labelled = site.pod(&n1, "labelled", "demo", &ambient)?;
+    let plain = site.pod(&n1, "plain", "demo", &json!({}))?;
+    let member = site.pod(&n1, "member", MESH, &json!({}))?;
+    let declining = site.pod(&n1, "declining", MESH, &json!({ MODE: "none" }))?;
 
+    let Site { mut cluster, .. } = site;
     let kubeconfig = format!("--kubeconfig={}", cluster.api.kubeconfig().display());
     let mut agent = n1.start_agent_with(&["--kubernetes", &kubeconfig])?;
     let empty = Empty::look(&n1)?;

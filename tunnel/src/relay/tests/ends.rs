@@ -3,6 +3,7 @@
 //! What an end sends is known by its place in the stream, so that a byte which is lost, doubled, changed or out of order is
 //! found where it is read. Writing and reading go on side by side, so that no script can lock itself up.
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -78,8 +79,9 @@ async fn one(
     state: watch::Sender<State>,
     (other_salt, other_writes): (u8, watch::Receiver<State>),
 ) -> Seen {
+    let is_broken = Cell::new(false);
     let writing = async {
-        write(&stream, own, salt, &state).await;
+        is_broken.set(!write(&stream, own, salt, &state).await);
         state.send_replace(State::Resisted);
         if own.resets {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
@@ -88,7 +90,12 @@ async fn one(
             let _ = SockRef::from(&stream).shutdown(std::net::Shutdown::Write);
         }
     };
-    let reading = read(&stream, own, other_salt, other_writes);
+    let reading = async {
+        let seen = read(&stream, own, other_salt, other_writes).await;
+        // The kernel tells of a reset once. If a write was told, what is read behind it looks like an end (socket(7), `SO_ERROR`).
+        let end = if is_broken.get() && seen.end == End::Finished { End::Reset } else { seen.end };
+        Seen { end, ..seen }
+    };
     if !own.resets {
         // Each goes on to its end though the other one has come to its own already.
         return tokio::join!(reading, writing).0;
@@ -106,8 +113,8 @@ async fn one(
     Seen { end: End::Left, came: 0 }
 }
 
-/// Writes all, until the connection breaks.
-async fn write(stream: &TcpStream, own: &Script, salt: u8, state: &watch::Sender<State>) {
+/// Writes all, unless the connection breaks; whether it has written all.
+async fn write(stream: &TcpStream, own: &Script, salt: u8, state: &watch::Sender<State>) -> bool {
     let mut place = 0;
     for (bytes, piece) in &own.bursts {
         let mut left = *bytes;
@@ -120,16 +127,17 @@ async fn write(stream: &TcpStream, own: &Script, salt: u8, state: &watch::Sender
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         state.send_replace(State::Resisted);
                         if stream.writable().await.is_err() {
-                            return;
+                            return false;
                         }
                     }
-                    Err(_) => return,
+                    Err(_) => return false,
                 }
             }
             (place, left) = (place + next.len(), left - next.len());
         }
         tokio::task::yield_now().await;
     }
+    true
 }
 
 async fn read(stream: &TcpStream, own: &Script, salt: u8, mut other: watch::Receiver<State>) -> Seen {

@@ -2,7 +2,7 @@
 //!
 //! Every request is answered, with an error if it could not be done; nothing that is wrong with one ends the connection, for
 //! what comes after it counts as well. Invariant: pods that a whole snapshot does not name are no longer served after it, and
-//! none is dropped for a snapshot that broke off.
+//! none is dropped for a snapshot that broke off, or of which something could not be read.
 
 use std::collections::HashSet;
 use std::io;
@@ -47,19 +47,27 @@ pub(super) struct Ended {
     pub(super) had_a_snapshot: bool,
 }
 
+/// The pods that there are, as far as they have been named.
+#[derive(Default)]
+struct Snapshot {
+    named: HashSet<String>,
+    /// Whether something was said that nobody can read: it may have named a pod.
+    is_garbled: bool,
+}
+
 /// Holds a conversation until it ends.
 pub(super) fn hold(path: &Path, pods: &Pods, pending: &mut Option<Pending>) -> Ended {
-    let mut snapshot = Some(HashSet::new());
+    let mut snapshot = Some(Snapshot::default());
     let Err(error) = talk(path, pods, pending, &mut snapshot);
     Ended { error, had_a_snapshot: snapshot.is_none() }
 }
 
-/// `snapshot` has the pods named so far, until all are.
+/// `snapshot` is there until all pods have been named.
 fn talk(
     path: &Path,
     pods: &Pods,
     pending: &mut Option<Pending>,
-    snapshot: &mut Option<HashSet<String>>,
+    snapshot: &mut Option<Snapshot>,
 ) -> Result<std::convert::Infallible, ConversationError> {
     let broken = |operation| move |source| ConversationError::Broken { operation, source };
     let connection = Connection::connect(path, LIMIT).map_err(ConversationError::Connect)?;
@@ -78,9 +86,15 @@ fn talk(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(broken("receiving")(error)),
         };
-        let outcome = Request::decode(&bytes, descriptors)
-            .map_err(|error| error.to_string())
-            .and_then(|request| comply(request, pods, snapshot));
+        let outcome = match Request::decode(&bytes, descriptors) {
+            Ok(request) => comply(request, pods, snapshot),
+            Err(error) => {
+                if let Some(snapshot) = snapshot {
+                    snapshot.is_garbled = true;
+                }
+                Err(error.to_string())
+            }
+        };
         if let Err(error) = &outcome {
             tracing::error!(error, "a request of istio-cni failed");
         }
@@ -91,25 +105,25 @@ fn talk(
     }
 }
 
-fn comply(request: Request, pods: &Pods, snapshot: &mut Option<HashSet<String>>) -> Result<(), String> {
+fn comply(request: Request, pods: &Pods, snapshot: &mut Option<Snapshot>) -> Result<(), String> {
     match request {
         Request::Add { uid, info, netns } => {
             // Named, whatever comes of it: it is to be served.
-            if let Some(named) = snapshot {
-                named.insert(uid.clone());
+            if let Some(snapshot) = snapshot {
+                snapshot.named.insert(uid.clone());
             }
             let netns = Netns::from_fd(netns).map_err(|error| format!("pod {uid}: {error}"))?;
             pods.add(&uid, info, netns).map_err(|error| format!("pod {uid}: {error}"))
         }
         Request::Keep { uid } => match snapshot {
-            Some(named) => {
+            Some(snapshot) => {
                 if !pods.is_served(&uid) {
                     tracing::warn!(
                         uid,
                         "istio-cni knows the pod but not its network namespace; it is served once that is found"
                     );
                 }
-                named.insert(uid);
+                snapshot.named.insert(uid);
                 Ok(())
             }
             None => Err(format!("Keep of pod {uid} after the snapshot")),
@@ -119,8 +133,14 @@ fn comply(request: Request, pods: &Pods, snapshot: &mut Option<HashSet<String>>)
             Ok(())
         }
         Request::SnapshotSent => match snapshot.take() {
-            Some(named) => {
-                pods.retain(&named);
+            Some(snapshot) if snapshot.is_garbled => {
+                tracing::warn!(
+                    "not all that istio-cni said of its pods could be read; none is dropped for it"
+                );
+                Ok(())
+            }
+            Some(snapshot) => {
+                pods.retain(&snapshot.named);
                 Ok(())
             }
             None => Err("a second snapshot on one connection".to_owned()),

@@ -225,6 +225,48 @@ mod tests {
         assert!(matches!(recorded(SNAPSHOT_SENT, 0), Ok(Request::SnapshotSent)));
     }
 
+    /// What was recorded, of which nothing is left out.
+    fn messages() -> Vec<(Vec<u8>, usize)> {
+        let said = recordings::zds::conversation().unwrap().into_iter();
+        said.filter(|message| message.received.is_some())
+            .map(|it| (it.raw, it.descriptors.unwrap()))
+            .collect()
+    }
+
+    fn read(bytes: &[u8], descriptors: usize) -> Result<String, MessageError> {
+        let read = Request::decode(bytes, (0..descriptors).map(|_| descriptor()).collect())?;
+        Ok(match read {
+            Request::Add { uid, info, .. } => format!("Add {uid} {info:?}"),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn what_is_cut_is_never_a_request() {
+        for (message, descriptors) in messages() {
+            for end in 0..message.len() {
+                let cut = message.get(..end).unwrap();
+                assert!(read(cut, descriptors).is_err(), "{cut:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_new_in_a_request_changes_nothing() {
+        // A number, bytes, eight and four bytes.
+        const NEW: [u8; 19] =
+            [0xc0, 0x3e, 7, 0xca, 0x3e, 1, b'n', 0xd1, 0x3e, 1, 2, 3, 4, 5, 6, 7, 8, 0xc0, 0x3e];
+        for (message, descriptors) in messages() {
+            let more = [message.as_slice(), &NEW, &[9]].concat();
+            assert_eq!(read(&more, descriptors).unwrap(), read(&message, descriptors).unwrap());
+            // And inside, whose length is in one byte.
+            let [tag, length, inside @ ..] = message.as_slice() else { panic!("{message:?}") };
+            let length = length + u8::try_from(NEW.len()).unwrap() + 1;
+            let more = [&[*tag, length][..], inside, &NEW, &[9]].concat();
+            assert_eq!(read(&more, descriptors).unwrap(), read(&message, descriptors).unwrap());
+        }
+    }
+
     #[test]
     fn what_is_said_to_it_is_what_the_peers_say() {
         assert_eq!(BASE64_STANDARD.encode(hello()), "CAE=");

@@ -1,5 +1,6 @@
 //! The agent under an istio-cni that captures: pods come by ZDS, connections by its rules.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -230,6 +231,140 @@ fn a_recorded_istio_cni_is_answered_as_the_peer_answers() -> Result<()> {
         }
     }
     ensure!(said == 9, "{said}");
+    let status = agent.stop()?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}
+
+/// A message of the recorded conversation.
+struct Said<'a> {
+    received: serde_json::Value,
+    raw: Vec<u8>,
+    pod: Option<&'a Pod>,
+}
+
+/// What a proxy must do: which pods it serves, and which have been named of a snapshot that is not over.
+#[derive(Default)]
+struct Expected {
+    served: BTreeSet<String>,
+    named: Option<BTreeSet<String>>,
+}
+
+impl Expected {
+    /// Hears a message; whether it is to be answered without an error.
+    fn hear(&mut self, received: &serde_json::Value) -> Result<bool> {
+        let uid = |kind: &str| received.get(kind)?.get("uid")?.as_str().map(str::to_owned);
+        if let Some(uid) = uid("add") {
+            if let Some(named) = &mut self.named {
+                named.insert(uid.clone());
+            }
+            self.served.insert(uid);
+        } else if let Some(uid) = uid("keep") {
+            let Some(named) = &mut self.named else { return Ok(false) };
+            named.insert(uid);
+        } else if let Some(uid) = uid("del") {
+            self.served.remove(&uid);
+        } else {
+            ensure!(received.get("snapshot_sent").is_some(), "{received}");
+            let Some(named) = self.named.take() else { return Ok(false) };
+            self.served.retain(|uid| named.contains(uid));
+        }
+        Ok(true)
+    }
+}
+
+/// An agent that is played the recorded conversation again and again.
+struct Spoiled<'a> {
+    agent: &'a Agent,
+    cni: &'a IstioCni,
+    expected: Expected,
+}
+
+impl Spoiled<'_> {
+    /// Plays messages on a connection of their own. Each must be answered, and have done what it says and nothing else.
+    fn play<'m>(&mut self, messages: impl IntoIterator<Item = &'m Said<'m>>) -> Result<Proxy> {
+        let proxy = self.cni.accept()?;
+        self.expected.named = Some(BTreeSet::new());
+        for message in messages {
+            let is_fine = self.expected.hear(&message.received)?;
+            let answer = proxy.replay(&message.raw, message.pod)?;
+            ensure!((answer == ACK) == is_fine, "{}: {answer:?}", message.received);
+            self.serves_what_it_should()?;
+        }
+        Ok(proxy)
+    }
+
+    fn serves_what_it_should(&self) -> Result<()> {
+        let served = metric(self.agent, "workload_manager_active_proxy_count", &[])?;
+        ensure!(served == self.expected.served.len() as f64, "{served}, and {:?}", self.expected.served);
+        ensure!(self.agent.log_lines(&["panicked"]).is_empty(), "a panic");
+        Ok(())
+    }
+}
+
+/// An answer without an error.
+const ACK: [u8; 2] = [0x0a, 0];
+/// In how many places each message is cut.
+const CUTS: usize = 50;
+
+/// The same conversation, with each message cut, dropped, said twice, and said before the one in front of it.
+#[test]
+fn a_recorded_istio_cni_that_is_spoiled_changes_no_other_pod() -> Result<()> {
+    let bare = Bare::new()?;
+    bare.write_mesh()?;
+    let [n1, _] = &bare.nodes;
+    let socket: PathBuf = bare.run.dir().join("zds.sock");
+    let cni = IstioCni::listen(&socket)?;
+    let flag = format!("--zds-socket={}", socket.display());
+    let mut agent = Agent::spawn(n1, &bare.mesh_path(n1), &[&flag])?;
+    let mut messages = Vec::new();
+    for message in recordings::zds::conversation()? {
+        let Some(received) = message.received else { continue };
+        let pod = match received["add"]["workload_info"]["name"].as_str() {
+            Some("sleep") => Some(&bare.client),
+            Some(_) => Some(&bare.neighbour),
+            None => None,
+        };
+        messages.push(Said { received, raw: message.raw, pod });
+    }
+    ensure!(messages.len() == 9, "{}", messages.len());
+    let (without_deletion, all) = (messages.get(..8).unwrap_or_default(), messages.as_slice());
+    let mut spoiled = Spoiled { agent: &agent, cni: &cni, expected: Expected::default() };
+    let proxy = spoiled.play(without_deletion)?;
+    ensure!(spoiled.expected.served.len() == 2);
+    // What is cut is told, and does nothing: after a snapshot, and in one, which then ends no pod.
+    let cut = |proxy: &Proxy, spoiled: &Spoiled<'_>, message: &Said<'_>| -> Result<()> {
+        let ends: BTreeSet<usize> = (0..CUTS).map(|n| message.raw.len() * n / CUTS).collect();
+        // Nothing at all is the end of a connection.
+        for end in ends.into_iter().filter(|end| *end > 0) {
+            let bytes = message.raw.get(..end).unwrap_or_default();
+            ensure!(proxy.replay(bytes, message.pod)? != ACK, "{bytes:?}");
+        }
+        spoiled.serves_what_it_should()
+    };
+    for message in all {
+        cut(&proxy, &spoiled, message)?;
+    }
+    drop(proxy);
+    let proxy = cni.accept()?;
+    for message in all {
+        cut(&proxy, &spoiled, message)?;
+    }
+    ensure!(proxy.snapshot_sent()?.is_empty());
+    spoiled.serves_what_it_should()?;
+    drop(proxy);
+    for spoil in 0..all.len() {
+        let but_one = all.iter().enumerate().filter(|(n, _)| *n != spoil).map(|(_, message)| message);
+        drop(spoiled.play(but_one)?);
+        let one_twice =
+            all.iter().enumerate().flat_map(|(n, it)| std::iter::repeat_n(it, 1 + usize::from(n == spoil)));
+        drop(spoiled.play(one_twice)?);
+        let mut order: Vec<&Said<'_>> = all.iter().collect();
+        if spoil > 0 {
+            order.swap(spoil - 1, spoil);
+        }
+        drop(spoiled.play(order)?);
+    }
     let status = agent.stop()?;
     ensure!(status.success(), "{status}");
     Ok(())

@@ -1,5 +1,6 @@
 //! Agents that are fed by a control plane over the network: what they bear of it while connections are made.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::mesh_file::Service;
-use harness::{Attempt, ControlPlane, Pod, eventually};
+use harness::{Attempt, ControlPlane, Pod, command, eventually};
 use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, lock, until_answered};
 
 /// How often the control plane dies.
@@ -18,6 +19,8 @@ const CLIENTS: usize = 2;
 const ENOUGH: usize = 4;
 /// Addresses of a service that comes later.
 const LATE: [&str; 2] = ["10.96.0.40", "2001:db8:96::40"];
+/// Families of the recorded peer that are not here on purpose, each with the reason. There is none.
+const ABSENT: [(&str, &str); 0] = [];
 
 /// The usual world, but everything besides the pods to enrol comes from a control plane on the host outside.
 fn world() -> Result<(World, ControlPlane)> {
@@ -137,4 +140,67 @@ fn a_control_plane_killed_and_restarted_50_times_costs_no_connection() -> Result
         ensure!(until_answered(&world.client, target)?.field("app") == "server");
     }
     Ok(())
+}
+
+/// What metrics look like: kind and unit of each family, and the names of labels that each series of a name has.
+#[derive(Debug, Default)]
+struct Shape {
+    described: BTreeSet<String>,
+    labels: BTreeMap<String, BTreeSet<BTreeSet<String>>>,
+}
+
+impl Shape {
+    fn of(text: &str) -> Self {
+        let mut shape = Self::default();
+        for line in text.lines() {
+            if line.starts_with("# TYPE ") || line.starts_with("# UNIT ") {
+                shape.described.insert(line.to_owned());
+            } else if !line.starts_with('#') {
+                let (series, _) = line.rsplit_once(' ').unwrap_or((line, ""));
+                let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+                let names = labels.split("\",").filter_map(|label| label.split_once('='));
+                let names = names.map(|(name, _)| name.to_owned()).collect();
+                shape.labels.entry(name.to_owned()).or_default().insert(names);
+            }
+        }
+        shape
+    }
+
+    /// What another has and this has not, but for families that are absent on purpose.
+    fn lacks(&self, other: &Self) -> Vec<String> {
+        let is_meant = |name: &str| ABSENT.iter().any(|(absent, _)| name.starts_with(absent));
+        let described = other.described.difference(&self.described).cloned();
+        let series = other.labels.iter().flat_map(|(name, sets)| {
+            let ours = self.labels.get(name);
+            let missing = sets.iter().filter(move |set| !ours.is_some_and(|ours| ours.contains(*set)));
+            missing.map(move |set| format!("{name} {set:?}"))
+        });
+        let name =
+            |line: &String| line.trim_start_matches("# TYPE ").trim_start_matches("# UNIT ").to_owned();
+        described.chain(series).filter(|line| !is_meant(&name(line))).collect()
+    }
+}
+
+/// A pod asks for names, as one did when the peer was recorded: then every family that the peer had is there.
+#[test]
+fn what_the_peers_metrics_are_called_ours_are_called() -> Result<()> {
+    let (world, mut plane) = world()?;
+    plane.synced_by(2)?;
+    let theirs = Shape::of(&recordings::text("istiod/agent/metrics.txt")?);
+    ensure!(theirs.labels.len() == 21 && theirs.described.len() == 21, "{theirs:#?}");
+    let [server, _] = world.outside_ips();
+    // Nobody answers there, as then.
+    for (name, kind) in
+        [("web.demo.svc.cluster.local", "A"), ("elsewhere.example", "A"), ("example.org", "TXT")]
+    {
+        let mut dig = world.client.command("dig")?;
+        dig.arg(format!("@{server}")).args(["+tries=1", "+time=10", "+nocookie", name, kind]);
+        command::run(&mut dig)?;
+    }
+    let mut lacks = Vec::new();
+    let complete = eventually("all families of the peer's", LIMIT, || {
+        lacks = Shape::of(&world.agent1.metrics().ok()?).lacks(&theirs);
+        lacks.is_empty().then_some(())
+    });
+    complete.with_context(|| format!("{lacks:#?}"))
 }

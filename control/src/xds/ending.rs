@@ -18,6 +18,8 @@ pub(super) enum Ending {
     NotConnected(ConnectError),
     /// There was no token.
     NoToken(TokenError),
+    /// The call was answered with a status in place of a stream.
+    Refused(Box<Status>),
     /// With a status.
     Failed(Box<Status>),
     /// The control plane closed it without one.
@@ -33,6 +35,10 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    pub(super) fn refused(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+
     pub(super) fn failed(status: Status) -> Self {
         Self::Failed(Box::new(status))
     }
@@ -42,15 +48,22 @@ impl Ending {
         match self {
             Self::Complete | Self::Fresh => true,
             Self::Failed(status) => was_closed_in_order(status),
-            Self::NotConnected(_) | Self::NoToken(_) | Self::Silent(_) | Self::Stuck | Self::Lost(_) => false,
+            Self::NotConnected(_)
+            | Self::NoToken(_)
+            | Self::Refused(_)
+            | Self::Silent(_)
+            | Self::Stuck
+            | Self::Lost(_) => false,
         }
     }
 
-    /// The label that it is counted under.
+    /// The label that it is counted under: as the field does, where a connection that went away is no error, whether that was
+    /// announced or not, and no stream at all is one of the connection.
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::NotConnected(_) | Self::NoToken(_) => "ConnectionError",
+            Self::NotConnected(_) | Self::NoToken(_) | Self::Refused(_) => "ConnectionError",
             Self::Complete => "Complete",
+            Self::Failed(status) if went_away(status) => "Reconnect",
             _ if self.is_expected() => "Reconnect",
             _ => "Error",
         }
@@ -62,7 +75,7 @@ impl fmt::Display for Ending {
         match self {
             Self::NotConnected(error) => error.fmt(f),
             Self::NoToken(error) => error.fmt(f),
-            Self::Failed(status) => f.write_str(&grpc::status(status)),
+            Self::Refused(status) | Self::Failed(status) => f.write_str(&grpc::status(status)),
             Self::Complete => f.write_str("the control plane closed the stream"),
             Self::Silent(kind) => write!(f, "the control plane did not send {kind} in time"),
             Self::Stuck => f.write_str("the control plane does not read what it is sent"),
@@ -70,6 +83,11 @@ impl fmt::Display for Ending {
             Self::Lost(reason) => write!(f, "a response could not be taken over: {reason}"),
         }
     }
+}
+
+/// Whether nobody chose this status: the transport has it for what ends in the middle.
+fn went_away(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)
 }
 
 /// GOAWAY without an error, or the peer's orderly end of the connection, which follows such a GOAWAY.

@@ -85,7 +85,7 @@ impl Stream {
                 info!(address = %self.endpoint.address, "a stream of the control plane stands");
                 Ok((requests, response.into_inner()))
             }
-            Ok(Err(status)) => Err(Ending::failed(status)),
+            Ok(Err(status)) => Err(Ending::refused(status)),
             Err(_) => Err(Ending::Silent(Kind::Address)),
         }
     }

@@ -12,6 +12,7 @@ mod calls;
 mod codec;
 pub mod file;
 pub mod generate;
+mod lent;
 mod plane;
 pub mod records;
 mod replay;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use http::HeaderMap;
+use tonic::{Code, Status};
 
 use crate::wire::ca::CertificateRequest;
 use crate::wire::discovery::{ADDRESS, AUTHORIZATION, Request};
@@ -44,6 +45,8 @@ pub struct Stream {
     pub sent: Vec<(String, String)>,
     /// Whether it is over.
     pub ended: bool,
+    /// What it was ended with by the server, if with something.
+    pub status: Option<(Code, String)>,
 }
 
 /// A call for a certificate.
@@ -116,6 +119,11 @@ impl Stream {
         if self.requests.len() < KEPT {
             self.requests.push(request);
         }
+    }
+
+    pub(crate) fn end(&mut self, status: Option<&Status>) {
+        self.ended = true;
+        self.status = status.map(|status| (status.code(), status.message().to_owned()));
     }
 
     pub(crate) fn answer(&mut self, type_url: &str, nonce: &str) {

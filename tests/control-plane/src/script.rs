@@ -25,7 +25,7 @@ pub enum Admission {
     /// It is served.
     #[default]
     Serve,
-    /// It is refused.
+    /// It is refused: the status comes in place of a stream, as from istiod.
     Refuse(Code, String),
     /// It is accepted, and no request is ever answered.
     Mute,

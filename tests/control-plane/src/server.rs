@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::calls;
 use crate::codec::Sent;
+use crate::lent::Lent;
 use crate::records::{self, Headers};
 use crate::script::{Door, Ending};
 use crate::shared::{Shared, lock};
@@ -96,14 +97,18 @@ where
         .timer(TokioTimer::new())
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
-    let mut serving = std::pin::pin!(protocol.serve_connection(TokioIo::new(io), service));
+    let (io, returned) = Lent::new(io);
+    let mut serving = Box::pin(protocol.serve_connection(TokioIo::new(io), service));
     tokio::select! {
         served = &mut serving => served.context("serve a connection"),
         ending = ending.recv() => {
             if ending == Ok(Ending::Graceful) {
                 serving.as_mut().graceful_shutdown();
-                // Streams that are still open then are cut, as istiod cuts them.
+                // Streams that are still open then are cut, as istiod cuts them: the connection's end is said by TLS.
                 let _ = timeout(GRACE, serving).await;
+                if let Ok(mut io) = returned.await {
+                    let _ = timeout(GRACE, io.shutdown()).await;
+                }
             }
             Ok(())
         }
@@ -143,9 +148,12 @@ impl StreamingService<discovery::Request> for Discovery {
     type Future = Answered<Responses>;
 
     fn call(&mut self, request: Request<Streaming<discovery::Request>>) -> Self::Future {
+        let admitted = match stream::admit(&self.shared, std::mem::take(&mut self.headers)) {
+            Ok(admitted) => admitted,
+            Err(status) => return Box::pin(async move { Err(status) }),
+        };
         let (sender, receiver) = mpsc::channel(RESPONSES);
-        let (shared, headers) = (self.shared.clone(), std::mem::take(&mut self.headers));
-        tokio::spawn(stream::serve(shared, headers, request.into_inner(), sender));
+        tokio::spawn(admitted.serve(request.into_inner(), sender));
         let responses = futures_util::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
             receiver.recv().await.map(|message| (message, receiver))
         });

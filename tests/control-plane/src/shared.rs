@@ -101,13 +101,19 @@ impl Shared {
         (id, receiver)
     }
 
-    pub(crate) fn end(&self, id: u64) {
+    pub(crate) fn end(&self, id: u64, status: Option<&Status>) {
         lock(&self.streams).remove(&id);
         self.note(|records| {
             if let Some(stream) = records.stream(id) {
-                stream.ended = true;
+                stream.end(status);
             }
         });
+    }
+
+    /// What becomes of a stream that is opened now.
+    pub(crate) fn admission(&self) -> Admission {
+        let mut script = lock(&self.script);
+        script.admissions.pop_front().unwrap_or_else(|| script.admission.clone())
     }
 
     /// Those that can be told something.

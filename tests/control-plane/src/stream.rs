@@ -21,31 +21,39 @@ const ACCOUNT: &str = "ztunnel";
 
 type Out = mpsc::Sender<Result<Bytes, Status>>;
 
-/// Serves a stream that has been accepted.
-pub(crate) async fn serve(shared: Arc<Shared>, headers: Headers, requests: Streaming<Request>, out: Out) {
+/// Notes a stream, and decides whether it is answered at all, or why there is none.
+pub(crate) fn admit(shared: &Arc<Shared>, headers: Headers) -> Result<Admitted, Status> {
     let (id, commands) = shared.begin(headers.clone());
-    let (admission, playing) = {
-        let mut script = lock(&shared.script);
-        let admission = script.admissions.pop_front().unwrap_or_else(|| script.admission.clone());
-        (admission, script.recording.clone().map(Playing::new))
-    };
-    let admitted = match admission {
+    let admitted = match shared.admission() {
         Admission::Refuse(code, message) => Err(Status::new(code, message)),
         Admission::Mute => Ok(true),
         Admission::Serve => shared.authenticate(&headers, "authentication failure").map(|()| false),
     };
-    let served = match admitted {
-        Ok(mute) => {
-            let serving = Serving { shared: &shared, id, session: None, playing, mute, out: &out };
-            serving.run(requests, commands).await
+    let mute = admitted.inspect_err(|status| shared.end(id, Some(status)))?;
+    Ok(Admitted { shared: Arc::clone(shared), id, commands, mute })
+}
+
+/// A stream that is let in.
+pub(crate) struct Admitted {
+    shared: Arc<Shared>,
+    id: u64,
+    commands: mpsc::Receiver<Command>,
+    mute: bool,
+}
+
+impl Admitted {
+    /// Serves it to its end.
+    pub(crate) async fn serve(self, requests: Streaming<Request>, out: Out) {
+        let Self { shared, id, commands, mute } = self;
+        let playing = lock(&shared.script).recording.clone().map(Playing::new);
+        let serving = Serving { shared: &shared, id, session: None, playing, mute, out: &out };
+        let served = serving.run(requests, commands).await;
+        shared.end(id, served.as_ref().err());
+        if let Err(status) = served {
+            // The client may have gone.
+            let _ = out.send(Err(status)).await;
         }
-        Err(status) => Err(status),
-    };
-    if let Err(status) = served {
-        // The client may have gone.
-        let _ = out.send(Err(status)).await;
     }
-    shared.end(id);
 }
 
 struct Serving<'a> {

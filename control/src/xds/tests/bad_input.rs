@@ -33,8 +33,17 @@ const NEW_FIELDS: [u8; 25] = [
 ];
 /// A value that no enumeration has.
 const NEW_VALUE: i32 = 99;
-/// Wildcard conversations, one of which is all about policies.
-const RECORDINGS: [&str; 2] = ["istiod/wildcard", "parity/live_xds"];
+/// Conversations of every kind: everything and key by key, one network and two, from the start and coming back, and one that is
+/// all about policies. Of each, what came before it, and how many responses it has.
+const RECORDINGS: [(&str, Option<&str>, usize); 7] = [
+    ("istiod/wildcard", None, 37),
+    ("istiod/reconnect", Some("istiod/wildcard"), 3),
+    ("istiod/on_demand", None, 14),
+    ("istiod/on_demand_reconnect", Some("istiod/on_demand"), 5),
+    ("istiod/networks", None, 2),
+    ("istiod/networks_on_demand", None, 7),
+    ("parity/live_xds", None, 22),
+];
 
 type Probe = (Arc<str>, usize, u16);
 
@@ -42,9 +51,10 @@ type Probe = (Arc<str>, usize, u16);
 struct Probes(Vec<(Option<Identity>, IpAddr)>);
 
 impl Probes {
-    fn of(mesh: &Snapshot) -> Self {
+    /// Of every workload that ever was.
+    fn of(meshes: &[Arc<Snapshot>]) -> Self {
         let mut clients = BTreeMap::new();
-        for workload in mesh.workloads() {
+        for workload in meshes.iter().flat_map(|mesh| mesh.workloads()) {
             if let Some(address) = workload.addresses.first() {
                 clients.insert(workload.identity().to_string(), (Some(workload.identity()), *address));
             }
@@ -151,18 +161,21 @@ struct Recording {
 }
 
 impl Recording {
-    fn read(name: &'static str) -> Self {
-        let lines = recordings::conversation(name).unwrap();
-        let received = lines.into_iter().filter(|line| line.received.is_some());
-        let messages: Vec<Vec<u8>> = received.map(|line| line.raw).collect();
-        let mut meshes = vec![Arc::new(Snapshot::default())];
+    fn read(name: &'static str, before: Option<&str>, count: usize) -> Self {
+        let earlier = before.map_or_else(Vec::new, received);
+        let start = earlier.iter().fold(Arc::default(), |mesh: Arc<Snapshot>, message| whole(&mesh, message));
+        let messages = received(name);
+        let mut meshes = vec![start];
         for message in &messages {
-            let after = taken(meshes.last().unwrap(), decoded(message));
-            assert!(after.refused.is_empty() && after.told.is_none());
-            meshes.push(after.mesh);
+            meshes.push(whole(meshes.last().unwrap(), message));
         }
-        let probes = Probes::of(meshes.get(2).unwrap());
-        assert!(messages.len() > 10 && probes.0.len() > 4, "{name}");
+        let probes = Probes::of(&meshes);
+        assert!(
+            messages.len() == count && probes.0.len() > 4,
+            "{name}: {}, {}",
+            messages.len(),
+            probes.0.len()
+        );
         Self { name, messages, meshes, probes }
     }
 
@@ -188,12 +201,25 @@ impl Recording {
     }
 }
 
+/// What a control plane said.
+fn received(name: &str) -> Vec<Vec<u8>> {
+    let lines = recordings::conversation(name).unwrap();
+    lines.into_iter().filter(|line| line.received.is_some()).map(|line| line.raw).collect()
+}
+
+/// The mesh after a message that is good.
+fn whole(before: &Snapshot, message: &[u8]) -> Arc<Snapshot> {
+    let after = taken(before, decoded(message));
+    assert!(after.refused.is_empty() && after.told.is_none());
+    after.mesh
+}
+
 fn decoded(message: &[u8]) -> DeltaDiscoveryResponse {
     DeltaDiscoveryResponse::decode(message).unwrap()
 }
 
 fn recorded() -> impl Iterator<Item = Recording> {
-    RECORDINGS.into_iter().map(Recording::read)
+    RECORDINGS.into_iter().map(|(name, before, count)| Recording::read(name, before, count))
 }
 
 fn is_same(one: &Snapshot, other: &Snapshot) -> bool {
@@ -307,12 +333,8 @@ fn messages_that_are_lost() {
         recording.meshes.iter().for_each(|mesh| ever.extend(recording.probes.allowed(mesh)));
         for lost in 0..recording.messages.len() {
             let kept = recording.messages.iter().enumerate().filter(|(n, _)| *n != lost);
-            let mut mesh = Arc::new(Snapshot::default());
-            for (_, message) in kept {
-                let after = taken(&mesh, decoded(message));
-                assert!(after.refused.is_empty());
-                mesh = after.mesh;
-            }
+            let start = Arc::clone(recording.meshes.first().unwrap());
+            let mesh = kept.fold(start, |mesh, (_, message)| whole(&mesh, message));
             let allowed = recording.probes.allowed(&mesh);
             let what = format!("{} without message {lost}", recording.name);
             for workload in mesh.workloads().filter(|it| unknown_policies(&mesh, it).next().is_some()) {

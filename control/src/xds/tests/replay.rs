@@ -1,12 +1,9 @@
 //! Recorded conversations of another client with a real istiod (1.32-dev, August 2026), replayed: what we would send is
-//! compared with what that client sent, what istiod sent is taken over, and facts are looked up after each step. The
-//! recordings are in `tests/recorded`: a line is a step of the scenario, or a message as it was on the wire.
+//! compared with what that client sent, what istiod sent is taken over, and facts are looked up after each step.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use mesh::workload::{Health, NetworkMode, Protocol};
 use mesh::{NetworkAddress, Store};
 use prost::Message;
@@ -27,20 +24,16 @@ enum Line {
 }
 
 fn lines(recording: &str) -> Vec<Line> {
-    let message = |value: &serde_json::Value| STANDARD.decode(value.as_str().unwrap()).unwrap();
-    let read = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        if let Some(step) = line.get("step") {
-            Line::Step(step.as_str().unwrap().to_owned())
-        } else if let Some(sent) = line.get("sent") {
-            Line::Sent(DeltaDiscoveryRequest::decode(message(sent).as_slice()).unwrap())
-        } else if let Some(received) = line.get("received") {
-            Line::Received(DeltaDiscoveryResponse::decode(message(received).as_slice()).unwrap())
-        } else {
-            Line::Other
+    let read = |line: recordings::Line| {
+        let raw = line.raw.as_slice();
+        match line.step {
+            Some(step) => Line::Step(step),
+            None if line.sent.is_some() => Line::Sent(DeltaDiscoveryRequest::decode(raw).unwrap()),
+            None if line.received.is_some() => Line::Received(DeltaDiscoveryResponse::decode(raw).unwrap()),
+            None => Line::Other,
         }
     };
-    recording.lines().map(read).collect()
+    recordings::conversation(&format!("istiod/{recording}")).unwrap().into_iter().map(read).collect()
 }
 
 /// A request in a form that does not depend on the order of names.
@@ -341,7 +334,7 @@ fn after_wildcard(step: &str, agent: &Agent) -> bool {
 fn everything_and_then_one_change_after_the_other() {
     let mut agent = Agent::new("a", None);
     let mut looked = 0;
-    agent.replay(include_str!("../../../tests/recorded/wildcard.jsonl"), |step, agent| {
+    agent.replay("wildcard", |step, agent| {
         looked += usize::from(after_wildcard(step, agent));
     });
     assert_eq!(looked, 28);
@@ -356,10 +349,10 @@ fn everything_and_then_one_change_after_the_other() {
 #[test]
 fn it_comes_back_with_what_it_holds() {
     let mut agent = Agent::new("a", None);
-    agent.replay(include_str!("../../../tests/recorded/wildcard.jsonl"), |_, _| {});
+    agent.replay("wildcard", |_, _| {});
     let before = agent.store.load();
     let details = "Kubernetes//Pod/bookinfo/details-v1-6cbd7b5d9c-11xyz";
-    let recording = include_str!("../../../tests/recorded/reconnect.jsonl");
+    let recording = "reconnect";
     // What that client held is what we hold by now, but for the three entries that were made up.
     let mut first = None;
     for line in lines(recording) {
@@ -400,7 +393,7 @@ fn it_comes_back_with_what_it_holds() {
 fn key_by_key() {
     let mut agent = Agent::new("b", None);
     let mut looked = 0;
-    agent.replay(include_str!("../../../tests/recorded/on_demand.jsonl"), |step, agent| {
+    agent.replay("on_demand", |step, agent| {
         for (key, answer) in &mut agent.waiting {
             assert_eq!(answer.try_recv(), Ok(true), "{step}: {key}");
         }
@@ -427,7 +420,7 @@ fn key_by_key() {
 
 #[test]
 fn key_by_key_it_comes_back_with_what_is_pending() {
-    let recording = include_str!("../../../tests/recorded/on_demand_reconnect.jsonl");
+    let recording = "on_demand_reconnect";
     let mut agent = Agent::new("b", None);
     agent.hold(recording);
     let (waiter, mut answer) = oneshot::channel();
@@ -443,7 +436,7 @@ fn key_by_key_it_comes_back_with_what_is_pending() {
 #[test]
 fn two_networks() {
     let mut agent = Agent::new("a", Some("net-a"));
-    agent.replay(include_str!("../../../tests/recorded/networks.jsonl"), |_, _| {});
+    agent.replay("networks", |_, _| {});
     let far = agent.uid("net-b/10.1.0.10").unwrap();
     assert_eq!(far, "Kubernetes/networking.istio.io/WorkloadEntry/vm/far");
     assert!(agent.uid("net-a/10.1.0.10").unwrap().contains("productpage"));
@@ -459,7 +452,7 @@ fn two_networks() {
 #[test]
 fn two_networks_key_by_key() {
     let mut agent = Agent::new("b", Some("net-a"));
-    agent.replay(include_str!("../../../tests/recorded/networks_on_demand.jsonl"), |step, agent| {
+    agent.replay("networks_on_demand", |step, agent| {
         for (key, answer) in &mut agent.waiting {
             assert_eq!(answer.try_recv(), Ok(true), "{step}: {key}");
         }

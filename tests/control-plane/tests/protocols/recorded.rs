@@ -7,6 +7,8 @@ mod model;
 mod readable;
 mod replay;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use control::certificates::CertificateError;
 use control::xds::Parts;
@@ -22,6 +24,10 @@ use crate::agent::{Setup, until};
 use crate::identities;
 
 const DETAILS: &str = "Kubernetes//Pod/bookinfo/details-v1-6cbd7b5d9c-11xyz";
+/// How many refusals are waited for, and the least time that the waits between them take: 10 ms, doubled each time, less a
+/// fifth.
+const REFUSALS: usize = 6;
+const BACKED_OFF: Duration = Duration::from_millis((10 + 20 + 40 + 80 + 160) * 4 / 5);
 
 /// The agent that was recorded, of node-a or node-b.
 fn node(letter: &str, network: Option<&str>) -> Parts {
@@ -142,6 +148,7 @@ fn code(name: &str) -> Result<Code> {
         "UNAUTHENTICATED" => Code::Unauthenticated,
         "PERMISSION_DENIED" => Code::PermissionDenied,
         "INVALID_ARGUMENT" => Code::InvalidArgument,
+        "UNAVAILABLE" => Code::Unavailable,
         other => bail!("{other}"),
     })
 }
@@ -185,6 +192,73 @@ async fn refused_bad_token() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_node_id() -> Result<()> {
     refused("refused_node_id", node("a", None), false).await
+}
+
+/// Who says that it is of another namespace than its token is refused, on each stream anew; it never becomes ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_namespace() -> Result<()> {
+    let lines = recorded("refused_namespace")?;
+    let (code, message) = closed(&lines)?;
+    let setup = Setup::new().await?;
+    let began = std::time::Instant::now();
+    let agent = setup.agent_as(Parts { namespace: "bookinfo".to_owned(), ..node("a", None) }, false)?;
+    let refused = |records: &control_plane::records::Records| {
+        let ended: Vec<_> = records.streams.iter().filter(|stream| stream.ended).cloned().collect();
+        (ended.len() >= REFUSALS).then_some(ended)
+    };
+    let streams = setup.plane.wait("refusals", refused).await?;
+    ensure!(began.elapsed() >= BACKED_OFF, "{:?}", began.elapsed());
+    let first = lines.iter().find(|line| line.sent.is_some()).context("a request")?;
+    let asked = Asked::of(Request::decode(first.raw.as_slice())?)?;
+    for stream in streams {
+        ensure!(stream.status == Some((code, message.clone())), "{:?}", stream.status);
+        ensure!(stream.sent.is_empty(), "{:?}", stream.sent);
+        let ours = stream.requests.into_iter().next().context("a request")?;
+        ensure!(Asked::of(ours)? == asked, "{asked:#?}");
+    }
+    ensure!(agent.pending().len() == 2 && agent.published() == 0);
+    ensure!(!agent.metrics()?.contains("reason=\"Reconnect\""), "{}", agent.metrics()?);
+    Ok(())
+}
+
+/// The connection is told to go and closed: by age here, below by an istiod that is stopped. It is no error, what is held
+/// stays as it is at every moment, and the next stream begins with it.
+async fn ended(name: &str) -> Result<()> {
+    let lines = recorded(name)?;
+    let (code, _) = closed(&lines)?;
+    ensure!(code == Code::Unavailable, "{code:?}");
+    let mut replay = played(name, node("a", None), false, steps(&lines)).await?;
+    let held = replay.model.versions(ADDRESS);
+    let (mesh, published) = (replay.agent.mesh(), replay.agent.published());
+    ensure!(!held.is_empty() && replay.agent.pending().is_empty());
+    replay.come_back(&lines).await?;
+    let stream = replay.setup.stream()?;
+    let again = stream.of(ADDRESS).next().cloned().context("a request")?;
+    ensure!(Asked::of(again)?.versions == held);
+    let terminations: Vec<_> = replay
+        .agent
+        .metrics()?
+        .lines()
+        .filter(|line| line.starts_with("istio_xds_connection_terminations_total{"))
+        .map(str::to_owned)
+        .collect();
+    ensure!(
+        terminations == ["istio_xds_connection_terminations_total{reason=\"Reconnect\"} 1"],
+        "{terminations:?}"
+    );
+    replay.run(&lines, |_, _| Ok(())).await?;
+    ensure!(std::ptr::eq(&*replay.agent.mesh(), &*mesh) && replay.agent.published() == published);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_by_age() -> Result<()> {
+    ended("ended_by_age").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ended_by_restart() -> Result<()> {
+    ended("ended_by_restart").await
 }
 
 /// What was signed is for keys that were thrown away: it is judged in the tests of the client. Here: each refusal is told in

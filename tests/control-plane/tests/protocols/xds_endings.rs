@@ -95,12 +95,24 @@ async fn the_terminations_are_counted_by_their_reason() -> Result<()> {
     setup.plane.end_streams(Code::Internal, "broken").await;
     setup.stream_after(1).await?;
     setup.plane.synced().await?;
+    setup.plane.end_connections(Ending::Graceful);
+    setup.stream_after(2).await?;
+    setup.plane.synced().await?;
+    // The one after that is refused before it stands.
+    setup.plane.admit_next(Admission::Refuse(Code::Unauthenticated, "no token".to_owned()));
+    setup.plane.end_connections(Ending::Abrupt);
+    setup.stream_after(4).await?;
+    setup.plane.synced().await?;
+    setup.plane.end_streams(Code::Ok, "").await;
+    setup.stream_after(5).await?;
+    setup.plane.synced().await?;
     let text = agent.metrics()?;
-    let terminations: Vec<_> =
-        text.lines().filter(|line| line.starts_with("istio_xds_connection_terminations_total{")).collect();
-    ensure!(terminations.len() >= 2, "{text}");
+    for (reason, count) in [("Reconnect", 3), ("Error", 1), ("ConnectionError", 1), ("Complete", 1)] {
+        let line = format!("istio_xds_connection_terminations_total{{reason=\"{reason}\"}} {count}\n");
+        ensure!(text.contains(&line), "{line}{text}");
+    }
     ensure!(
-        text.contains("istio_xds_message_total{url=\"type.googleapis.com/istio.workload.Address\"} 3"),
+        text.contains("istio_xds_message_total{url=\"type.googleapis.com/istio.workload.Address\"} 6"),
         "{text}"
     );
     Ok(())

@@ -22,8 +22,6 @@ use crate::certificates::{Config, Manager, answer};
 use crate::grpc::Headers;
 use crate::proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 
-const RECORDED: &str = include_str!("recorded.jsonl");
-
 type Reply = Result<IstioCertificateResponse, (u8, &'static str)>;
 type Handler = Arc<dyn Fn(&http::HeaderMap, IstioCertificateRequest) -> Option<Reply> + Send + Sync>;
 
@@ -237,7 +235,8 @@ async fn an_answer_that_cannot_be_read_says_what_is_wrong() {
 }
 
 fn recorded() -> Vec<Value> {
-    RECORDED.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let calls = |name| recordings::lines::<Value>(name).unwrap();
+    [calls("istiod/certificates.jsonl"), calls("istiod/plugged_in_ca.jsonl")].concat()
 }
 
 fn text<'a>(recorded: &'a Value, key: &str) -> &'a str {

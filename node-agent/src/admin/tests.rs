@@ -167,4 +167,7 @@ fn line_of_thread() -> String {
     format!("{:?}", std::thread::current().id()).replace(['(', ')'], "-")
 }
 
-const CLUSTER: &str = include_str!("../../../control/src/dump/golden/recorded_cluster.json");
+/// What the peer showed of the recorded cluster.
+fn cluster() -> String {
+    recordings::text("istiod/agent/config_dump.json").unwrap()
+}

@@ -101,8 +101,8 @@ mod tests {
     /// Recorded certificates, decoded and shown again, are as they were shown.
     #[test]
     fn a_recorded_certificate_is_shown_as_it_was() {
-        let text = include_str!("../../../../control/src/dump/golden/recorded_cluster.json");
-        let recorded: serde_json::Value = serde_json::from_str(text).unwrap();
+        let text = recordings::text("istiod/agent/config_dump.json").unwrap();
+        let recorded: serde_json::Value = serde_json::from_str(&text).unwrap();
         let mut seen = 0;
         for certificate in recorded["certificates"].as_array().unwrap() {
             for kind in ["certChain", "rootCerts"] {

@@ -3,12 +3,9 @@
 
 use super::*;
 
-const WORKLOADS: &str = include_str!("../golden/istioctl_workload.txt");
-const SERVICES: &str = include_str!("../golden/istioctl_service.txt");
-const POLICIES: &str = include_str!("../golden/istioctl_policy.txt");
-
 /// The lines of a recorded table, cells apart, sorted. Columns are as wide as in the heading, for cells may be empty.
 fn recorded(table: &str) -> Vec<Vec<String>> {
+    let table = recordings::text(&format!("istiod/agent/istioctl_{table}.txt")).unwrap();
     let heading = table.lines().next().unwrap();
     // A column begins where a word does, unless that goes on a heading of two words.
     let mut starts: Vec<usize> = Vec::new();
@@ -67,7 +64,7 @@ fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn workloads() {
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let row = |one: &Value| {
         let ips: Vec<String> = one["workloadIps"].as_array().unwrap().iter().map(text).collect();
         let address = if ips.is_empty() { text(&one["hostname"]) } else { ips.join(",") };
@@ -80,12 +77,12 @@ async fn workloads() {
             text(&one["protocol"]),
         ]
     };
-    assert_eq!(rows(&dump["workloads"], row), recorded(WORKLOADS));
+    assert_eq!(rows(&dump["workloads"], row), recorded("workload"));
 }
 
 #[tokio::test]
 async fn services() {
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let row = |one: &Value| {
         let vips: Vec<String> = one["vips"]
             .as_array()
@@ -98,21 +95,21 @@ async fn services() {
         let count = format!("{healthy}/{}", endpoints.len());
         vec![text(&one["namespace"]), text(&one["name"]), vips.join(","), waypoint(one), count]
     };
-    assert_eq!(rows(&dump["services"], row), recorded(SERVICES));
+    assert_eq!(rows(&dump["services"], row), recorded("service"));
 }
 
 #[tokio::test]
 async fn policies() {
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let row = |one: &Value| ["namespace", "name", "action", "scope"].map(|key| text(&one[key])).to_vec();
-    assert_eq!(rows(&dump["policies"], row), recorded(POLICIES));
+    assert_eq!(rows(&dump["policies"], row), recorded("policy"));
 }
 
 /// Name, type, status, whether it is valid now, number in hexadecimal, end and beginning.
 #[tokio::test]
 async fn certificates() {
     use base64::Engine as _;
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let list = dump["certificates"].as_array().unwrap();
     let states: Vec<String> = list.iter().map(|one| text(&one["state"])).collect();
     assert_eq!(&states[1..], ["Initializing", "Available"]);
@@ -133,7 +130,7 @@ async fn certificates() {
 /// Pod, direction, both ends, and how it is carried.
 #[tokio::test]
 async fn connections() {
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let mut rows = Vec::new();
     for pod in dump["workloadState"].as_object().unwrap().values() {
         let name = format!("{}.{}", text(&pod["info"]["name"]), text(&pod["info"]["namespace"]));

@@ -29,7 +29,7 @@ policies:
 #[tokio::test]
 async fn every_dump_keeps_to_the_schema() {
     let schema = schema();
-    for mesh in [CLUSTER, REST, "workloads: []"] {
+    for mesh in [&cluster(), REST, "workloads: []"] {
         let world = World::start(mesh).await;
         assert_eq!(problems(&schema, &world.dump().await), [""; 0]);
     }
@@ -38,7 +38,7 @@ async fn every_dump_keeps_to_the_schema() {
 #[tokio::test]
 async fn the_schema_is_strict() {
     let schema = schema();
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     for (pointer, key, value) in [
         ("", "more", json!([])),
         ("/workloads/0", "more", json!(1)),
@@ -66,8 +66,8 @@ async fn the_schema_is_strict() {
 /// What the peer says differently in what it was recorded to say, beyond the order of lists: nothing.
 #[tokio::test]
 async fn a_mesh_that_was_recorded_is_dumped_as_it_was_recorded() {
-    let dump = World::start(CLUSTER).await.dump().await;
-    let recorded: Value = serde_json::from_str(CLUSTER).unwrap();
+    let dump = World::start(&cluster()).await.dump().await;
+    let recorded: Value = serde_json::from_str(&cluster()).unwrap();
     let sorted = |list: &Value| {
         let mut list = list.as_array().unwrap().clone();
         for services in list.iter_mut().filter_map(|one| one.get_mut("services")) {
@@ -102,7 +102,7 @@ async fn a_mesh_that_was_recorded_is_dumped_as_it_was_recorded() {
 
 #[tokio::test]
 async fn connections_are_shown_as_recorded_ones() {
-    let dump = World::start(CLUSTER).await.dump().await;
+    let dump = World::start(&cluster()).await.dump().await;
     let expected = json!({
         "state": "Up",
         "info": {"name": "sleep", "namespace": "bookinfo", "serviceAccount": "sleep"},
@@ -122,7 +122,7 @@ async fn connections_are_shown_as_recorded_ones() {
 /// What is dumped can be loaded: a whole dump is a mesh file.
 #[tokio::test]
 async fn a_dump_is_a_mesh_file() {
-    let world = World::start(CLUSTER).await;
+    let world = World::start(&cluster()).await;
     let first = world.dump().await;
     let again = World::start(&first.to_string()).await.dump().await;
     for kind in ["workloads", "services", "policies"] {

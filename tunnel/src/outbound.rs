@@ -141,8 +141,13 @@ async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStre
                     Far::Stream(stream) => stream.session.clone(),
                     Far::Tcp(_) => None,
                 };
-                let cut = revoked(session).map(|()| ConnectionError::Revoked);
+                let cut = revoked(session.clone()).map(|()| ConnectionError::Revoked);
                 let result = relay::run(stream, far, record.counters(), shared.limits(), cut).await;
+                // The tunnel ends with its server's certificate as well, and the end of the stream may be seen before the cause.
+                let result = match session {
+                    Some(session) if session.is_revoked() => Err(ConnectionError::Revoked),
+                    _ => result,
+                };
                 return record.finish(result.as_ref().err());
             }
             Err(Failed { error, another }) => {

@@ -240,13 +240,13 @@ fn key(text: &str) -> Option<(&str, &str)> {
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let quote = text.chars().next().filter(|first| QUOTES.contains(first))?;
     let (quoted, left) = text.get(1..)?.split_once(quote)?;
-    (!left.starts_with(quote) && quoted.chars().all(is_harmless)).then_some((quoted, left))
+    (!left.starts_with(quote) && quoted.bytes().all(is_harmless)).then_some((quoted, left))
 }
 
 /// Whether a word without quotes is what it looks like.
 fn is_plain(word: &str) -> bool {
     let begins = word.starts_with(|first: char| first.is_ascii_alphanumeric() || "/_.".contains(first));
-    begins && word.chars().all(is_harmless) && !word.contains(": ") && !word.ends_with([':', ' '])
+    begins && word.bytes().all(is_harmless) && !word.contains(": ") && !word.ends_with([':', ' '])
 }
 
 fn is_null(word: &str) -> bool {

@@ -86,17 +86,22 @@ fn is_plain(line: &str) -> bool {
     if line.trim_start_matches(' ').starts_with('#') {
         return !line.contains(BREAKS);
     }
-    let (mut open, mut left) = (Vec::new(), line);
-    while let Some(character) = left.chars().next() {
-        left = left.get(character.len_utf8()..).unwrap_or_default();
-        match character {
-            '"' | '\'' => match left.split_once(character) {
-                Some((quoted, behind)) if quoted.chars().all(is_harmless) => left = behind,
-                _ => return false,
-            },
-            '[' => open.push(']'),
-            '{' => open.push('}'),
-            ']' | '}' if open.pop() == Some(character) => {}
+    let (mut open, mut left) = (Vec::new(), line.as_bytes());
+    while let Some((&byte, behind)) = left.split_first() {
+        left = behind;
+        match byte {
+            b'"' | b'\'' => {
+                match left.iter().position(|other| *other == byte).and_then(|end| left.split_at_checked(end))
+                {
+                    Some((quoted, behind)) if quoted.iter().copied().all(is_harmless) => {
+                        left = behind.get(1..).unwrap_or_default();
+                    }
+                    _ => return false,
+                }
+            }
+            b'[' => open.push(b']'),
+            b'{' => open.push(b'}'),
+            b']' | b'}' if open.pop() == Some(byte) => {}
             other if is_harmless(other) => {}
             _ => return false,
         }
@@ -107,9 +112,10 @@ fn is_plain(line: &str) -> bool {
 /// What some take for the end of a line.
 const BREAKS: [char; 4] = ['\r', '\u{85}', '\u{2028}', '\u{2029}'];
 
-/// Whether a character means nothing of its own within a word or between quotes.
-pub(super) fn is_harmless(character: char) -> bool {
-    character.is_ascii_alphanumeric() || " _-.:/,@+=~".contains(character)
+/// Whether a byte is a character that means nothing of its own within a word or between quotes.
+pub(super) fn is_harmless(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b' ' | b'_' | b'-' | b'.' | b':' | b'/' | b',' | b'@' | b'+' | b'=' | b'~')
 }
 
 #[cfg(test)]

@@ -358,8 +358,9 @@ fn nothing_of_the_guard_is_left_when_the_pod_goes_or_the_option_does() -> Result
     // Again, and then an agent that was not told to guard.
     world.mesh.enroll.push(entry);
     world.write_mesh()?;
-    eventually("the pod to be guarded again", LIMIT, || {
-        (on_egress(&world, "eth0").ok()?.len() == 1).then_some(())
+    // Not before the pod is enrolled is anything meant to stay.
+    eventually("the pod to be enrolled again, beside its neighbour", LIMIT, || {
+        (metric(&world.agent1, "culvert_pods", &[("state", "enrolled")]).ok()? == 2.0).then_some(())
     })?;
     world.agent1.kill9()?;
     ensure!(on_egress(&world, "eth0")?.len() == 1, "the guard must outlive its agent");

@@ -8,7 +8,7 @@ mod json;
 mod levels;
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use anyhow::Context as _;
 use clap::ValueEnum;

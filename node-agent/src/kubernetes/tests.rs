@@ -1,8 +1,6 @@
 //! Against a stand-in for the API server over real HTTPS, which misbehaves as it is told (`tests/kube-api`). A real one is tried outside CI.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Mutex;
 use std::time::Duration;
 
 use kube_api::{Fault, KubeApi, NAMESPACES, PODS};
@@ -13,6 +11,7 @@ use super::*;
 use crate::config::Membership;
 use crate::enrollment::{Mark, PodKey};
 use crate::logging::Levels;
+use crate::logging::tests::Written;
 
 /// Generous, for the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,20 +48,6 @@ fn key(name: &str) -> PodKey {
 
 fn settings(api: &KubeApi, resync: Duration) -> config::Kubernetes {
     config::Kubernetes { kubeconfig: Some(api.kubeconfig()), node: "n1".to_owned(), resync }
-}
-
-/// What is logged.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl World {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::slice::{Order, Slice};
-use super::world::{COLD, Way};
+use super::world::{COLD, STRANGERS, Way};
 
 /// A row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -84,7 +84,7 @@ impl Case {
             Self::Bulk8 => Order::bulk(8),
             Self::Bulk64 => Order::bulk(64),
             Self::Connect => Order::connect(16),
-            Self::Cold => Order { count: Some(COLD.into()), ports: 1, ..Order::connect(1) },
+            Self::Cold => Order { count: Some(COLD.into()), ports: 1, ..Order::connect(STRANGERS) },
             Self::Ask => Order { rate: Some(1000.0), ..Order::ask(16) },
         };
         Order { seconds, pairs: Some(1), ..order }

@@ -23,8 +23,10 @@ const NAMESPACE: &str = "bench";
 /// First port of the servers, and how many there are.
 pub(super) const PORT: u16 = 20_000;
 pub(super) const PORTS: u16 = 64;
-/// Addresses of the server that cold tunnels lead to: 10.200.0.1 and up.
-pub(super) const COLD: u8 = 50;
+/// Addresses of the server that cold tunnels lead to: 10.200.0.1 and up. A captured pod has 64 addresses at most.
+pub(super) const COLD: u8 = 56;
+/// Clients that open cold tunnels side by side: so many that what they cost stands out of what else an agent does.
+pub(super) const STRANGERS: usize = 4;
 
 /// A client and a server, on two nodes.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(super) enum Way {
     Direct,
     /// Between captured ones.
     Meshed,
-    /// Between captured ones, by a client that nobody has heard of before, to as many addresses as there are connections.
+    /// Between captured ones, by clients that nobody has heard of before, each to as many addresses as it makes connections.
     Cold(usize),
 }
 
@@ -51,7 +53,7 @@ pub(super) enum Way {
 pub(super) struct Size {
     /// Pairs of captured pods, and of others.
     pub(super) pairs: usize,
-    /// Clients for cold tunnels.
+    /// How often cold tunnels are opened, each time by other clients.
     pub(super) cold: usize,
     /// Workers of each agent; none for its default.
     pub(super) workers: Option<usize>,
@@ -77,7 +79,9 @@ impl World {
         let direct = pairs(&near, &far, "direct", size.pairs, &load)?;
         let meshed = pairs(&near, &far, "meshed", size.pairs, &load)?;
         let mut mesh = MeshFile::with_ca(&run.dir().join("ca"));
-        let cold = (0..size.cold).map(|n| pod(&near, &format!("cold-{n}"))).collect::<Result<Vec<_>>>()?;
+        let cold = (0..size.cold * STRANGERS)
+            .map(|n| pod(&near, &format!("cold-{n}")))
+            .collect::<Result<Vec<_>>>()?;
         for pod in meshed.iter().flat_map(|pair| [&pair.client, &pair.server]).chain(&cold) {
             mesh.add_running(pod);
         }
@@ -146,8 +150,11 @@ impl World {
     /// Clients that are ready, whose streams are those of the order together.
     fn clients(&self, way: Way, order: &Order) -> Result<Vec<Client>> {
         if let Way::Cold(turn) = way {
-            let pod = self.cold.get(turn).context("no client is left that nobody knows")?;
-            return Ok(vec![Client::start(pod, &cold_addresses(), order, &self.load)?]);
+            let strangers =
+                self.cold.chunks(STRANGERS).nth(turn).context("no client is left that nobody knows")?;
+            let own = Order { streams: 1, ..*order };
+            let start = |pod| Client::start(pod, &cold_addresses(), &own, &self.load);
+            return strangers.iter().map(start).collect();
         }
         let pairs = if way == Way::Direct { &self.direct } else { &self.meshed };
         let used = order.pairs.unwrap_or(pairs.len()).min(pairs.len()).max(1);

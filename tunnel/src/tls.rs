@@ -7,6 +7,7 @@
 //! the certificate's fault in words an operator can act upon.
 
 mod certificate;
+mod ciphers;
 mod client;
 mod configs;
 mod error;

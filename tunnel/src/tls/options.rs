@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
+use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms};
-use rustls::{SupportedCipherSuite, SupportedProtocolVersion, version};
+use rustls::{SupportedProtocolVersion, version};
 use rustls_pki_types::CertificateRevocationListDer;
 
+use super::ciphers;
 use super::revocation::{RevocationError, Revocations};
 
 /// What is demanded of TLS, of both ends. The default is TLS 1.3 alone, with any key agreement, and no lists.
@@ -43,15 +44,6 @@ pub(crate) struct Rules {
     pub(crate) revocations: Arc<Revocations>,
 }
 
-/// AES-128 first: it is about a third faster and no weaker against anything practical.
-const TLS13: [SupportedCipherSuite; 2] =
-    [cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_AES_256_GCM_SHA384];
-const TLS12: [SupportedCipherSuite; 4] = [
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-];
 static MODERN: [&SupportedProtocolVersion; 1] = [&version::TLS13];
 static ALSO_OLD: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 const ANY_AGREEMENT: [&dyn SupportedKxGroup; 4] =
@@ -63,12 +55,12 @@ impl Rules {
             return Err(OptionsError::Contradiction);
         }
         let mut crypto = default_provider();
-        crypto.cipher_suites = TLS13.to_vec();
+        crypto.cipher_suites = ciphers::modern();
         crypto.kx_groups =
             if options.post_quantum { vec![kx_group::X25519MLKEM768] } else { ANY_AGREEMENT.to_vec() };
         let mut versions = &MODERN[..];
         if options.tls12 {
-            crypto.cipher_suites.extend(TLS12);
+            crypto.cipher_suites.extend(ciphers::old());
             versions = &ALSO_OLD;
         }
         let revocations = Arc::new(Revocations::default());

@@ -1,27 +1,26 @@
 //! What the agent writes to stdout: the line format that tools of this field already read, plain or JSON.
 //!
 //! Plain: time, level, scope, message, separated by tabs, then `key=value` pairs separated by blanks; text is quoted,
-//! numbers and addresses are not. JSON: the same as one object. A thread of its own writes; when its queue is full, lines
-//! are dropped and counted rather than a connection being held up.
+//! numbers and addresses are not. JSON: the same as one object. A thread of its own writes; when it cannot
+//! keep up, lines are dropped and counted rather than a connection being held up.
 
 mod json;
 mod levels;
 mod plain;
 #[cfg(test)]
 pub(crate) mod tests;
+mod writer;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
 use tracing::{Level, Metadata};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 pub(crate) use self::levels::Levels;
-
-/// Lines that may wait for the writer.
-const QUEUE: usize = 64 * 1024;
+pub(crate) use self::writer::Lost;
+use self::writer::Writer;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -36,18 +35,18 @@ pub(crate) enum LogFormat {
 /// Keeps the writer alive; dropping it writes what is left.
 pub(crate) struct Logging {
     /// Lines dropped because the writer could not keep up.
-    pub(crate) dropped: ErrorCounter,
+    pub(crate) dropped: Lost,
     /// What is logged.
     pub(crate) levels: Levels,
-    _writer: WorkerGuard,
+    _writer: Writer,
 }
 
 /// Starts logging to stdout; `words` are those of `RUST_LOG`.
 pub(crate) fn start(format: LogFormat, words: &str) -> anyhow::Result<Logging> {
     let filter = Levels::filter(words).context("the filter of the log")?;
-    let (writer, guard) = NonBlockingBuilder::default().buffered_lines_limit(QUEUE).finish(std::io::stdout());
-    let dropped = writer.error_counter();
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
+    let writer = Writer::start(std::io::stdout()).context("the thread that writes the log")?;
+    let dropped = writer.lost();
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer.lines());
     let (filter, handle) = reload::Layer::new(filter);
     let levels = Levels::new(words, handle);
     let registry = tracing_subscriber::registry().with(filter);
@@ -55,7 +54,7 @@ pub(crate) fn start(format: LogFormat, words: &str) -> anyhow::Result<Logging> {
         LogFormat::Plain => registry.with(layer.event_format(plain::Plain)).try_init()?,
         LogFormat::Json => registry.with(layer.event_format(json::Json)).try_init()?,
     }
-    Ok(Logging { dropped, levels, _writer: guard })
+    Ok(Logging { dropped, levels, _writer: writer })
 }
 
 /// What every line begins with, in whichever form.

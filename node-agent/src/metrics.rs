@@ -15,9 +15,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
-use tracing_appender::non_blocking::ErrorCounter;
 
 pub(crate) use self::runtimes::register_runtimes;
+use crate::logging::Lost;
 
 /// What the build was; the component's name is the one that dashboards select.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -27,7 +27,7 @@ struct Build {
 }
 
 /// Registers what the process knows of itself; `dropped` counts lost log lines.
-pub(crate) fn register_process(registry: &mut Registry, dropped: ErrorCounter) {
+pub(crate) fn register_process(registry: &mut Registry, dropped: Lost) {
     let build = Family::<Build, Gauge>::default();
     build.get_or_create(&Build { component: "ztunnel", tag: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("istio_build", "Istio component build info", build);
@@ -41,7 +41,7 @@ pub(crate) fn register_file(registry: &mut Registry, counters: Arc<FileCounters>
 
 #[derive(Debug)]
 struct Process {
-    dropped: ErrorCounter,
+    dropped: Lost,
 }
 
 impl Collector for Process {
@@ -51,7 +51,7 @@ impl Collector for Process {
         if let Some(limit) = descriptor_limit() {
             gauge(&mut encoder, "process_max_fds", "Maximum number of file descriptors", limit)?;
         }
-        let dropped = self.dropped.dropped_lines() as u64;
+        let dropped = self.dropped.count();
         counter(
             &mut encoder,
             "culvert_log_lines_dropped",

@@ -29,6 +29,8 @@ use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds}
 /// left to them: policies arrive on a busy node, too.
 const CONTROL_THREADS: usize = 2;
 const CONTROL_NICENESS: i32 = 5;
+/// How long a thread of blocking work waits for more of it. A start with many pods needs dozens, and each of them holds memory.
+const IDLE_THREAD: Duration = Duration::from_secs(1);
 /// How long an agent that takes pods over waits until it knows the mesh. The other one waits for longer.
 const TOLD: Duration = Duration::from_secs(20);
 /// How long control tasks may take to end.
@@ -42,6 +44,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .on_thread_start(give_way)
+        .thread_keep_alive(IDLE_THREAD)
         .enable_all()
         .build()?;
     let outcome = match &config.capture.by_others {

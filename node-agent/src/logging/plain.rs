@@ -44,18 +44,32 @@ struct Line {
 impl Line {
     fn pair(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         if field.name() == "message" {
-            self.message = one_line(&value.to_string());
+            // The last one counts, and writing to a String does not fail.
+            self.message.clear();
+            let _ = OneLine(&mut self.message).write_fmt(value);
             return;
         }
         let blank = if self.fields.is_empty() { "" } else { " " };
         // Writing to a String does not fail.
-        let _ = write!(self.fields, "{blank}{}={}", field.name(), one_line(&value.to_string()));
+        let _ = write!(self.fields, "{blank}{}=", field.name());
+        let _ = OneLine(&mut self.fields).write_fmt(value);
     }
 }
 
-/// A value cannot forge another line or another column.
-fn one_line(text: &str) -> String {
-    text.replace('\n', "\\n").replace('\t', "\\t")
+/// Writes text that cannot forge another line or another column.
+struct OneLine<'a>(&'a mut String);
+
+impl fmt::Write for OneLine<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut rest = text;
+        while let Some((clean, breaking)) = rest.find(['\n', '\t']).and_then(|at| rest.split_at_checked(at)) {
+            self.0.push_str(clean);
+            self.0.push_str(if breaking.starts_with('\n') { "\\n" } else { "\\t" });
+            rest = breaking.get(1..).unwrap_or_default();
+        }
+        self.0.push_str(rest);
+        Ok(())
+    }
 }
 
 impl Visit for Line {

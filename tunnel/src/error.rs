@@ -7,7 +7,7 @@ use mesh::DenyReason;
 
 use crate::hbone::ConnectError;
 use crate::relay::RelayError;
-use crate::tls::HandshakeError;
+use crate::tls::{HandshakeError, Session};
 
 /// Why a connection was refused, failed or was cut.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,18 @@ pub(crate) enum ConnectionError {
     /// The application reset its connection before there was a way on.
     #[error("the application gave up before it was connected")]
     GaveUp,
+}
+
+/// How a connection of a session ended. Its tunnel ends with the peer's certificate as well, and the end of the stream may be seen
+/// before the cause of it.
+pub(crate) fn with_cause(
+    result: Result<(), ConnectionError>,
+    session: Option<&Session>,
+) -> Result<(), ConnectionError> {
+    match session {
+        Some(session) if session.is_revoked() => Err(ConnectionError::Revoked),
+        _ => result,
+    }
 }
 
 /// The `response_flags` label.

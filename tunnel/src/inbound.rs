@@ -21,9 +21,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
-use crate::connections::{ConnectionInfo, Direction};
-use crate::error::ConnectionError;
-use crate::gate::Place;
+use crate::connections::{ConnectionInfo, Direction, Entry};
+use crate::error::{ConnectionError, with_cause};
+use crate::gate::{Link, Place};
 use crate::hbone::server::{self, Asked, ConnectRequest, ServeError};
 use crate::hbone::{ConnectError, baggage};
 use crate::judgement::{Judged, judge};
@@ -167,21 +167,63 @@ async fn handshake(
     Ok((client, tls, session, place))
 }
 
+/// A client whose connection the application has accepted.
+struct Accepted {
+    // The pod is there for as long as a connection of its is.
+    scope: Scope,
+    app: TcpStream,
+    far: Far,
+    record: Box<Record>,
+    entry: Entry,
+    session: Option<Arc<Session>>,
+    // Held until it is over.
+    _link: Link,
+    _place: Option<Place>,
+}
+
+impl Accepted {
+    /// Moves its bytes until it ends, and tells how it did. Should policy or a list of revoked certificates have changed
+    /// meanwhile, it is cut before the first one.
+    async fn relay(self) {
+        let Self { scope, app, far, record, entry, session, _link, _place } = self;
+        let cut = entry.cut_or_revoked(session.clone());
+        let result = relay::run(app, far, record.counters(), scope.shared.limits(), cut).await;
+        record.finish(with_cause(result, session.as_deref()).as_ref().err());
+    }
+}
+
 impl Arrival {
-    /// Serves one client to its end.
-    pub(crate) async fn connect(mut self, mut request: Request) {
+    /// Serves one client to its end. How it came about is forgotten before its bytes pass: what it holds while it lives is held
+    /// for each connection there is.
+    pub(crate) async fn connect(self, request: Request) {
+        if let Some(accepted) = Box::pin(self.set_up(request)).await {
+            accepted.relay().await;
+        }
+    }
+
+    /// Connects to the application, or tells why not.
+    async fn set_up(mut self, mut request: Request) -> Option<Accepted> {
         let own = async { Ok(self.scope.own_workload().await) };
         let own = match unless_gone(&mut request, own).await {
             Ok(Ok(own)) => own,
-            Ok(Err(_)) => return request.refuse(StatusCode::SERVICE_UNAVAILABLE),
-            Err(error) => return tracing::debug!(source = %self.source, %error, "stream ended early"),
+            Ok(Err(_)) => {
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                return None;
+            }
+            Err(error) => {
+                tracing::debug!(source = %self.source, %error, "stream ended early");
+                return None;
+            }
         };
         // The connection that arrived has a place already; what a stream makes of it takes another.
         let place = match &request {
             Request::Stream(_) => self.scope.served.gate.place(self.source).map(Some),
             Request::Direct(_) => Some(None),
         };
-        let Some(_place) = place else { return request.refuse(StatusCode::SERVICE_UNAVAILABLE) };
+        let Some(place) = place else {
+            request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            return None;
+        };
         self.come_home(&own, &request.asked().authority);
         let shared = &self.scope.shared;
         let snapshot = shared.store.load();
@@ -192,7 +234,8 @@ impl Arrival {
             Err(refusal) => {
                 shared.metrics.reasons.request_refused(&refusal);
                 failed(Reporter::Destination, self.source, self.connected, &refusal);
-                return request.refuse(status(&refusal));
+                request.refuse(status(&refusal));
+                return None;
             }
         };
         let judged = Judged { served: Arc::clone(&self.scope.served), own: Arc::clone(&own) };
@@ -209,7 +252,7 @@ impl Arrival {
         let details = self.details(&snapshot, &own, destination, request.asked());
         let introduction = self.introduction(&snapshot, &own, request.asked());
         drop(snapshot);
-        let record = Record::open(&shared.metrics, details);
+        let record = Box::new(Record::open(&shared.metrics, details));
         let app = async {
             judge(shared, &judged, &entry).await?;
             let dialled = shared.dialer().to_app(&self.scope.served, self.source, destination);
@@ -220,32 +263,23 @@ impl Arrival {
             Ok::<_, ConnectionError>((app, link))
         };
         let session = self.session.take();
-        // Should policy or a list of revoked certificates change meanwhile, the relay is cut before its first byte.
-        let result = match unless_gone(&mut request, app).await {
-            Ok((app, _link)) => match request.accept(&own) {
-                Ok(far) => {
-                    relay::run(
-                        app,
-                        far,
-                        record.counters(),
-                        shared.limits(),
-                        entry.cut_or_revoked(session.clone()),
-                    )
-                    .await
-                }
-                Err(error) => Err(error),
-            },
+        let connected = match unless_gone(&mut request, app).await {
+            Ok(connected) => request.accept(&own).map(|far| (connected, far)),
             Err(error) => {
                 request.refuse(error.status());
                 Err(error)
             }
         };
-        // The tunnel ends with its client's certificate as well, and the end of the stream may be seen before the cause of it.
-        let result = match session {
-            Some(session) if session.is_revoked() => Err(ConnectionError::Revoked),
-            _ => result,
-        };
-        record.finish(result.as_ref().err());
+        match connected {
+            Ok(((app, link), far)) => {
+                let scope = self.scope.clone();
+                Some(Accepted { scope, app, far, record, entry, session, _link: link, _place: place })
+            }
+            Err(error) => {
+                record.finish(with_cause(Err(error), session.as_deref()).as_ref().err());
+                None
+            }
+        }
     }
 
     /// A pod that calls itself through its service comes by loopback. Both ends of such a tunnel are the pod's

@@ -14,11 +14,11 @@ use mesh::{Authority, Flow, HopKind, Identity, Route, Service, Workload};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::connections::{ConnectionInfo, Direction};
+use crate::connections::{ConnectionInfo, Direction, Entry};
 use crate::demand;
 use crate::dns;
-use crate::error::ConnectionError;
-use crate::gate::Link;
+use crate::error::{ConnectionError, with_cause};
+use crate::gate::{Link, Place};
 use crate::hbone::client::{ConnectHead, PeerKey};
 use crate::hbone::forwarded::Forwarded;
 use crate::hbone::{ConnectError, Traceparent, baggage};
@@ -80,11 +80,20 @@ pub(crate) async fn reach(
     Ok(dial(scope, &own, source, &hop).await?)
 }
 
-/// Serves one captured connection to its end.
+/// Serves one captured connection to its end. How it came about is forgotten before its bytes pass: what it holds while it lives is
+/// held for each connection there is.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
-    let Captured { place: _place, stream, source, original_destination } = captured;
+    if let Some(carried) = Box::pin(set_up(scope, captured)).await {
+        carried.relay().await;
+    }
+}
+
+/// Connects, or tells why not.
+async fn set_up(scope: Scope, captured: Captured) -> Option<Carried> {
+    let Captured { place, stream, source, original_destination } = captured;
     if probe::is_probe(original_destination) {
-        return probe::answer(stream).await;
+        probe::answer(stream).await;
+        return None;
     }
     let way = Way { source, original_destination };
     let planned = match scope.own_workload().await {
@@ -99,10 +108,11 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         Err((own, reason)) => {
             failed(Reporter::Source, source, original_destination, &reason);
             count_refusal(&scope, own.as_deref(), source, original_destination);
-            return relay::reset(stream);
+            relay::reset(stream);
+            return None;
         }
     };
-    carry(&scope, &own, hop, stream, way).await;
+    connect(&scope, &own, hop, (stream, place), way).await
 }
 
 /// The two addresses the application sees.
@@ -112,9 +122,42 @@ struct Way {
     original_destination: SocketAddr,
 }
 
-/// Connects and relays. What is told of each attempt is what became of it, and of the last one what became of the
-/// connection.
-async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStream, way: Way) {
+/// A connection whose far end has accepted it.
+struct Carried {
+    // The pod is there for as long as a connection of its is.
+    scope: Scope,
+    near: TcpStream,
+    far: Far,
+    record: Box<Record>,
+    // Held until it is over.
+    _link: Option<Link>,
+    _entry: Entry,
+    _place: Place,
+}
+
+impl Carried {
+    /// Moves its bytes until it ends, and tells how it did.
+    async fn relay(self) {
+        let Self { scope, near, far, record, _link, _entry, _place } = self;
+        let session = match &far {
+            Far::Stream(stream) => stream.session.clone(),
+            Far::Tcp(_) => None,
+        };
+        let cut = revoked(session.clone()).map(|()| ConnectionError::Revoked);
+        let result = relay::run(near, far, record.counters(), scope.shared.limits(), cut).await;
+        record.finish(with_cause(result, session.as_deref()).as_ref().err());
+    }
+}
+
+/// Tries one endpoint after the other. What is told of each attempt is what became of it, and of the last one what became of
+/// the connection.
+async fn connect(
+    scope: &Scope,
+    own: &Arc<Workload>,
+    mut hop: Hop,
+    (near, place): (TcpStream, Place),
+    way: Way,
+) -> Option<Carried> {
     let shared = &scope.shared;
     let mut attempts = Attempts::new(&shared.config.timeouts);
     loop {
@@ -133,28 +176,21 @@ async fn carry(scope: &Scope, own: &Arc<Workload>, mut hop: Hop, stream: TcpStre
             hbone: transport == Transport::MutualTls,
             identity: None,
         };
-        let _entry = shared.connections.enter(info, None);
-        let record = Record::open(&shared.metrics, details(own, way.source, &hop, transport));
-        match Box::pin(attempts.connect(scope, own, way, Next { hop: &hop, made }, &stream)).await {
-            Ok((far, _link)) => {
-                let session = match &far {
-                    Far::Stream(stream) => stream.session.clone(),
-                    Far::Tcp(_) => None,
-                };
-                let cut = revoked(session.clone()).map(|()| ConnectionError::Revoked);
-                let result = relay::run(stream, far, record.counters(), shared.limits(), cut).await;
-                // The tunnel ends with its server's certificate as well, and the end of the stream may be seen before the cause.
-                let result = match session {
-                    Some(session) if session.is_revoked() => Err(ConnectionError::Revoked),
-                    _ => result,
-                };
-                return record.finish(result.as_ref().err());
+        let entry = shared.connections.enter(info, None);
+        let record = Box::new(Record::open(&shared.metrics, details(own, way.source, &hop, transport)));
+        match attempts.connect(scope, own, way, Next { hop: &hop, made }, &near).await {
+            Ok((far, link)) => {
+                let scope = scope.clone();
+                return Some(Carried { scope, near, far, record, _link: link, _entry: entry, _place: place });
             }
             Err(Failed { error, another }) => {
                 record.finish(Some(&error));
                 match another {
                     Some(another) => hop = another,
-                    None => return relay::reset(stream),
+                    None => {
+                        relay::reset(near);
+                        return None;
+                    }
                 }
             }
         }

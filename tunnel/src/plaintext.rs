@@ -4,23 +4,51 @@
 use std::sync::Arc;
 
 use mesh::Workload;
+use tokio::net::TcpStream;
 
-use crate::connections::{ConnectionInfo, Direction};
+use crate::connections::{ConnectionInfo, Direction, Entry};
 use crate::error::ConnectionError;
+use crate::gate::{Link, Place};
 use crate::inbound::service_of;
 use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
 use crate::scope::{Captured, Scope};
 use crate::telemetry::{Details, Party, Record, Reporter, Transport, failed};
 
-/// Serves one captured connection to its end.
+/// Serves one captured connection to its end. How it came about is forgotten before its bytes pass.
 pub(crate) async fn serve(scope: Scope, captured: Captured) {
+    if let Some(Accepted { scope, client, app, record, entry, _link, _place }) =
+        Box::pin(set_up(scope, captured)).await
+    {
+        // Should policy have changed meanwhile, the relay is cut before its first byte.
+        let limits = scope.shared.limits();
+        let result = relay::run(app, Far::Tcp(client), record.counters(), limits, entry.cut()).await;
+        record.finish(result.as_ref().err());
+    }
+}
+
+/// A client whose connection the application has accepted.
+struct Accepted {
+    // The pod is there for as long as a connection of its is.
+    scope: Scope,
+    client: TcpStream,
+    app: TcpStream,
+    record: Box<Record>,
+    entry: Entry,
+    // Held until it is over.
+    _link: Link,
+    _place: Place,
+}
+
+/// Connects to the application, or tells why not.
+async fn set_up(scope: Scope, captured: Captured) -> Option<Accepted> {
     let (source, destination) = (captured.source, captured.original_destination);
     let own = match scope.own_workload().await {
         Ok(own) => own,
         Err(refusal) => {
             failed(Reporter::Destination, source, destination, &refusal);
-            return relay::reset(captured.stream);
+            relay::reset(captured.stream);
+            return None;
         }
     };
     let shared = &scope.shared;
@@ -35,23 +63,22 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
         identity: None,
     };
     let entry = shared.connections.enter(info, Some(judged.clone()));
-    let record = Record::open(&shared.metrics, details(&scope, &own, &captured));
+    let record = Box::new(Record::open(&shared.metrics, details(&scope, &own, &captured)));
     let app = async {
         judge(shared, &judged, &entry).await?;
         let dialled = shared.dialer().to_app(&scope.served, source, destination);
         Ok::<_, ConnectionError>(dialled.await?)
     };
-    // Should policy change meanwhile, the relay is cut before its first byte.
-    let result = match app.await {
-        Ok((app, _link)) => {
-            relay::run(app, Far::Tcp(captured.stream), record.counters(), shared.limits(), entry.cut()).await
-        }
+    let result = app.await;
+    let Captured { stream: client, place, .. } = captured;
+    match result {
+        Ok((app, link)) => Some(Accepted { scope, client, app, record, entry, _link: link, _place: place }),
         Err(error) => {
-            relay::reset(captured.stream);
-            Err(error)
+            relay::reset(client);
+            record.finish(Some(&error));
+            None
         }
-    };
-    record.finish(result.as_ref().err());
+    }
 }
 
 fn details(scope: &Scope, own: &Workload, captured: &Captured) -> Details {

@@ -176,6 +176,8 @@ async fn join(
     let (mut forward_open, mut backward_open) = (true, true);
     while forward_open || backward_open {
         tokio::select! {
+            // None of them is done before its end, so each gets its turn.
+            biased;
             result = &mut forward, if forward_open => { result?; forward_open = false; }
             result = &mut backward, if backward_open => { result?; backward_open = false; }
             error = &mut forward_broken, if !forward_open => return Err(error),
@@ -209,8 +211,9 @@ async fn tcp_to_stream(
 ) -> Result<(), RelayError> {
     loop {
         let buffer = tokio::select! {
-            read = tcp::read(from) => read?,
+            biased;
             reason = poll_fn(|cx| to.poll_reset(cx)) => return ended(reason),
+            read = tcp::read(from) => read?,
         };
         let Some(buffer) = buffer else {
             lane.done();
@@ -248,7 +251,7 @@ async fn stream_to_tcp(
         let more = if backlog.has_remaining() {
             tokio::select! {
                 biased;
-                ready = to.writable() => {
+                ready = poll_fn(|cx| to.poll_write_ready(cx)) => {
                     ready?;
                     None
                 }

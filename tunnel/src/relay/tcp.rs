@@ -1,8 +1,10 @@
 //! Reading, writing and ending a plain TCP socket, without holding a buffer while nothing comes.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -12,10 +14,15 @@ use tokio::net::TcpStream;
 
 use super::{Buffer, Lane};
 
-/// The next bytes; `None` when the peer has finished sending.
+/// The next bytes; `None` when the peer has finished sending. One task at a time may wait for them.
 pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
+    poll_fn(|cx| poll_read(stream, cx)).await
+}
+
+/// The same as a step: what a relay waits with is stored in it for as long as it lives, and this takes no room.
+fn poll_read(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buffer>>> {
     loop {
-        stream.readable().await?;
+        ready!(stream.poll_read_ready(cx))?;
         let mut took_all = false;
         let read: io::Result<Buffer> = Buffer::fill(|into| {
             let count = stream.try_read(into)?;
@@ -23,15 +30,15 @@ pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
             Ok(count)
         });
         match read {
-            Ok(buffer) if buffer.is_empty() => return Ok(None),
+            Ok(buffer) if buffer.is_empty() => return Poll::Ready(Ok(None)),
             Ok(buffer) => {
                 if took_all {
                     wait_for_more(stream);
                 }
-                return Ok(Some(buffer));
+                return Poll::Ready(Ok(Some(buffer)));
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
@@ -49,15 +56,18 @@ pub(crate) async fn write(stream: &TcpStream, bytes: impl Buf) -> io::Result<()>
     pass(stream, bytes, &Lane::default()).await
 }
 
-/// The same, noting in `lane` how it goes.
+/// The same, noting in `lane` how it goes. One task at a time may wait for room.
 pub(super) async fn pass(stream: &TcpStream, mut bytes: impl Buf, lane: &Lane) -> io::Result<()> {
-    loop {
-        fit(stream, &mut bytes, lane)?;
-        if !bytes.has_remaining() {
-            return Ok(());
+    poll_fn(|cx| {
+        loop {
+            fit(stream, &mut bytes, lane)?;
+            if !bytes.has_remaining() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(stream.poll_write_ready(cx))?;
         }
-        stream.writable().await?;
-    }
+    })
+    .await
 }
 
 /// Writes as many of the `bytes` as there is room for now.

@@ -33,6 +33,7 @@ pub(crate) use tcp::{reset, reset_by_peer, write};
 
 use self::backlog::Backlog;
 use self::limits::{Lane, exceeded};
+use self::tcp::Read;
 use crate::config::Timeouts;
 use crate::hbone::HboneStream;
 use crate::hbone::strain::Strain;
@@ -195,12 +196,16 @@ struct Track<'a> {
 }
 
 async fn tcp_to_tcp(from: &TcpStream, to: &TcpStream, track: Track<'_>) -> Result<(), RelayError> {
-    while let Some(buffer) = tcp::read(from).await? {
-        track.meter.add(buffer.remaining());
-        tcp::pass(to, buffer, track.lane).await?;
+    loop {
+        let Read { bytes, end } = tcp::read(from).await?;
+        track.meter.add(bytes.remaining());
+        tcp::pass(to, bytes, track.lane).await?;
+        if let Some(end) = end {
+            end?;
+            track.lane.done();
+            return Ok(tcp::finish(to)?);
+        }
     }
-    track.lane.done();
-    Ok(tcp::finish(to)?)
 }
 
 async fn tcp_to_stream(
@@ -210,17 +215,18 @@ async fn tcp_to_stream(
     strain: Option<&Arc<Strain>>,
 ) -> Result<(), RelayError> {
     loop {
-        let buffer = tokio::select! {
+        let Read { bytes, end } = tokio::select! {
             biased;
             reason = poll_fn(|cx| to.poll_reset(cx)) => return ended(reason),
             read = tcp::read(from) => read?,
         };
-        let Some(buffer) = buffer else {
+        if bytes.is_empty() {
+            end.transpose()?;
             lane.done();
-            return to.send_data(Buffer::default(), true).map_err(RelayError::TunnelLost);
-        };
-        meter.add(buffer.remaining());
-        to.reserve_capacity(buffer.remaining());
+            return to.send_data(bytes, true).map_err(RelayError::TunnelLost);
+        }
+        meter.add(bytes.remaining());
+        to.reserve_capacity(bytes.remaining());
         let _waiting = strain.filter(|_| to.capacity() == 0).map(|strain| strain.wait());
         while to.capacity() == 0 {
             lane.blocked();
@@ -231,10 +237,14 @@ async fn tcp_to_stream(
             }
         }
         // With any capacity the whole buffer may go: the excess waits inside h2, one buffer a stream.
-        if let Err(error) = to.send_data(buffer, false) {
+        if let Err(error) = to.send_data(bytes, matches!(end, Some(Ok(())))) {
             return ended(Err(error));
         }
         lane.moved();
+        if let Some(end) = end {
+            lane.done();
+            return Ok(end?);
+        }
     }
 }
 

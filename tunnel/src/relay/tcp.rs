@@ -14,32 +14,57 @@ use tokio::net::TcpStream;
 
 use super::{Buffer, Lane};
 
-/// The next bytes; `None` when the peer has finished sending. One task at a time may wait for them.
-pub(super) async fn read(stream: &TcpStream) -> io::Result<Option<Buffer>> {
+/// What a read brought.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// The next bytes; empty only if there is an end.
+    pub(super) bytes: Buffer,
+    /// What follows them, if that is known: the peer has finished sending, or the connection has failed.
+    pub(super) end: Option<io::Result<()>>,
+}
+
+/// The next bytes, and with them the end if it has come already. One task at a time may wait for them.
+pub(super) async fn read(stream: &TcpStream) -> io::Result<Read> {
     poll_fn(|cx| poll_read(stream, cx)).await
 }
 
 /// The same as a step: what a relay waits with is stored in it for as long as it lives, and this takes no room.
-fn poll_read(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Option<Buffer>>> {
+fn poll_read(stream: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<Read>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
-        let mut took_all = false;
+        let mut end = None;
         let read: io::Result<Buffer> = Buffer::fill(|into| {
             let count = stream.try_read(into)?;
-            took_all = count < into.len();
+            if count == 0 {
+                end = Some(Ok(()));
+            } else if let Some(room) = into.get_mut(count..).filter(|room| !room.is_empty()) {
+                wait_for_more(stream);
+                let (more, ended) = rest(stream, room, cx);
+                end = ended;
+                return Ok(count + more);
+            }
             Ok(count)
         });
         match read {
-            Ok(buffer) if buffer.is_empty() => return Poll::Ready(Ok(None)),
-            Ok(buffer) => {
-                if took_all {
-                    wait_for_more(stream);
-                }
-                return Poll::Ready(Ok(Some(buffer)));
-            }
+            Ok(bytes) => return Poll::Ready(Ok(Read { bytes, end })),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Poll::Ready(Err(error)),
         }
+    }
+}
+
+/// What is left to read when all that had come has been read: an end, if the poller has told of one. Whoever sends its last bytes and
+/// closes is the rule, and the two are then passed on as one.
+fn rest(stream: &TcpStream, room: &mut [u8], cx: &mut Context<'_>) -> (usize, Option<io::Result<()>>) {
+    // Nothing but an end is left that it could be ready with.
+    if stream.poll_read_ready(cx).is_pending() {
+        return (0, None);
+    }
+    match stream.try_read(room) {
+        Ok(0) => (0, Some(Ok(()))),
+        Ok(count) => (count, None),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => (0, None),
+        Err(error) => (0, Some(Err(error))),
     }
 }
 
@@ -124,4 +149,49 @@ pub(crate) async fn reset_by_peer(stream: &TcpStream) {
 pub(crate) fn reset(stream: impl AsFd) {
     // Without the option the close is still a close; there is nobody to tell of a failure here.
     let _ = SockRef::from(&stream.as_fd()).set_linger(Some(Duration::ZERO));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn an_end_comes_with_the_bytes_before_it_if_it_is_there() {
+        let (near, mut far) = pair().await;
+        far.write_all(b"first").await.unwrap();
+        let Read { bytes, end } = read(&near).await.unwrap();
+        assert!(bytes.chunk() == b"first" && end.is_none(), "{end:?}");
+        far.write_all(b"last").await.unwrap();
+        far.shutdown().await.unwrap();
+        let Read { bytes, end } = read(&near).await.unwrap();
+        assert!(bytes.chunk() == b"last" && matches!(end, Some(Ok(()))), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn an_end_alone_comes_without_bytes() {
+        let (near, mut far) = pair().await;
+        far.shutdown().await.unwrap();
+        let Read { bytes, end } = read(&near).await.unwrap();
+        assert!(bytes.is_empty() && matches!(end, Some(Ok(()))), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn a_reset_comes_with_the_bytes_before_it_and_stays_one() {
+        let (near, mut far) = pair().await;
+        far.write_all(b"last").await.unwrap();
+        reset(&far);
+        drop(far);
+        let Read { bytes, end } = read(&near).await.unwrap();
+        assert_eq!(bytes.chunk(), b"last");
+        assert_eq!(end.unwrap().unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
 }

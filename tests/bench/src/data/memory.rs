@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::world::{Way, World};
 
+/// After this long without work an agent has given back what its start took.
+const STARTED: Duration = Duration::from_secs(13);
 /// After this long what is in use is what is needed.
 const SETTLED: Duration = Duration::from_secs(1);
 /// When what idle connections took should have been given back.
@@ -34,7 +36,7 @@ fn rss(world: &World) -> Result<[f64; 2]> {
 
 /// Measures with so many connections; to be called before anything else has passed.
 pub(super) fn measure(world: &World, connections: usize) -> Result<Memory> {
-    sleep(SETTLED);
+    sleep(STARTED);
     let idle = rss(world)?;
     hold(world, WARM, || Ok(()))?;
     sleep(GIVEN_BACK);

@@ -109,6 +109,8 @@ pub struct PoolConfig {
     pub connections: usize,
     /// When an unused connection is closed. Default 5 minutes.
     pub idle_release: Duration,
+    /// The same for one that is not the last to its peer: a burst is over, and what it took is given back. Default 2 s.
+    pub spare_release: Duration,
 }
 
 /// How dead peers are noticed: TCP keepalive (`TCP_KEEPIDLE`, `TCP_KEEPINTVL`, `TCP_KEEPCNT`) and `TCP_USER_TIMEOUT`, on
@@ -182,7 +184,13 @@ impl Default for Timeouts {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { max_streams: 100, crowded: 25, connections: 4, idle_release: Duration::from_secs(300) }
+        Self {
+            max_streams: 100,
+            crowded: 25,
+            connections: 4,
+            idle_release: Duration::from_secs(300),
+            spare_release: Duration::from_secs(2),
+        }
     }
 }
 

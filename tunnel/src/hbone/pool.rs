@@ -4,8 +4,8 @@
 //! carries more streams than we or the peer allow; what is dead, or told to go away, is handed out to nobody.
 //! A tunnel that is crowded, or on which somebody waits for room, gets company, up to a few a peer, so that neither a
 //! busy pair of pods nor one stream that is stuck depends on one connection alone.
-//! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while, or as soon as it is
-//! unused once its pod is no longer served.
+//! Each tunnel is driven by a task of its own, which also closes it after it was unused for a while, soon if there is another one to
+//! the peer, or as soon as it is unused once its pod is no longer served.
 
 mod carrier;
 
@@ -168,6 +168,11 @@ impl Peer {
         at_ease.chain(others).find_map(|carrier| Lease::take(carrier, most(carrier)))
     }
 
+    /// Whether there is a tunnel beside this one.
+    fn has_another(&self, than: &Arc<Carrier>) -> bool {
+        self.carriers.iter().any(|carrier| !Arc::ptr_eq(carrier, than) && !carrier.is_closed())
+    }
+
     /// Whether all tunnels are uneasy, and there may be one more.
     fn wants_company(&self, config: &PoolConfig) -> bool {
         let open = || self.carriers.iter().filter(|carrier| !carrier.is_closed());
@@ -216,15 +221,17 @@ struct Way {
 async fn drive(inner: Arc<Inner>, way: Way, carrier: Arc<Carrier>, connection: (Connection, Signs)) {
     let Way { key, _link, serving } = way;
     let http2 = &inner.connector.http2;
-    let release = |limit| {
+    let spare = inner.config.spare_release;
+    let release = |limit: Duration| {
         let mut peers = inner.peers();
-        let idle = carrier.close_if_idle(limit);
+        let is_spare = peers.get(&key).is_some_and(|peer| peer.has_another(&carrier));
+        let idle = carrier.close_if_idle(if is_spare { limit.min(spare) } else { limit });
         if idle {
             inner.forget(&mut peers, &key, Some(&carrier));
         }
         idle
     };
-    let idling = Idling { limit: inner.config.idle_release, serving, release };
+    let idling = Idling { limit: inner.config.idle_release, spare, serving, release };
     let end = carrier.run(connection, http2, idling).await;
     tracing::debug!(peer = %key.next_hop, reason = %end, "tunnel closed");
     carrier.close(end);

@@ -65,6 +65,20 @@ async fn an_unused_tunnel_is_released_and_the_next_connection_gets_a_new_one() {
 }
 
 #[tokio::test]
+async fn of_several_unused_tunnels_one_is_kept() {
+    let spare_release = Duration::from_millis(50);
+    let mut world = world(PoolConfig { max_streams: 2, spare_release, ..PoolConfig::default() });
+    let app = world.app(80).await;
+    let used = open(&mut world, &app, 5).await;
+    tokio::time::sleep(3 * spare_release).await;
+    assert_eq!(world.client.tunnels(), 3, "released while in use");
+    drop(used);
+    eventually(|| world.client.tunnels() == 1).await;
+    tokio::time::sleep(3 * spare_release).await;
+    assert_eq!(world.client.tunnels(), 1, "the last one is not spare");
+}
+
+#[tokio::test]
 async fn stopping_a_pod_closes_its_listeners_and_leaves_connections_alone() {
     let mut world = World::new();
     let app = world.app(80).await;

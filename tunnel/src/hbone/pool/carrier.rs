@@ -46,6 +46,8 @@ pub(super) struct Carrier {
 pub(super) struct Idling<R> {
     /// After how long.
     pub(super) limit: Duration,
+    /// After how long if there is another one to the peer.
+    pub(super) spare: Duration,
     /// Changes when its pod is no longer served; then it need not be unused for long.
     pub(super) serving: watch::Receiver<()>,
     /// Gives it up if it was unused for so long; tells whether it was.
@@ -168,8 +170,12 @@ impl Carrier {
         let (ping, interval) = (connection.ping_pong(), http2.ping_interval);
         let mut lost = pin!(keepalive::peer_lost(ping, interval, http2.ping_timeout, signs));
         let mut revoked = pin!(revoked(self.session.clone()));
-        let mut served = true;
+        // It is looked at twice while it is unused: when a spare one is given up, and when any is.
+        let (mut served, mut looked_at) = (true, None);
         loop {
+            let patience = |since| {
+                if looked_at == Some(since) { idling.limit } else { idling.limit.min(idling.spare) }
+            };
             self.strain.apply(&mut connection);
             tokio::select! {
                 () = self.strain.changed() => {}
@@ -186,7 +192,8 @@ impl Carrier {
                     // One that was just dialled is on its way to a connection that came before.
                     idling.limit = if self.has_worked() { Duration::ZERO } else { UNCLAIMED };
                 }
-                () = self.idle_for(idling.limit) => {
+                since = self.idle_for(patience) => {
+                    looked_at = Some(since);
                     if (idling.release)(idling.limit) {
                         // With the last handle gone h2 says GOAWAY and closes in good order.
                         let _ = timeout(GOODBYE, connection).await;
@@ -197,8 +204,8 @@ impl Carrier {
         }
     }
 
-    /// Returns when it may have been idle for so long.
-    async fn idle_for(&self, limit: Duration) {
+    /// Returns when it may have been idle for as long as `patience` says of the moment since which it is; returns the moment.
+    async fn idle_for(&self, patience: impl Fn(Instant) -> Duration) -> Instant {
         loop {
             let since = match *self.state() {
                 State::Open { idle_since, .. } if self.streams.load(Ordering::Relaxed) == 0 => {
@@ -207,7 +214,10 @@ impl Carrier {
                 _ => None,
             };
             match since {
-                Some(since) => return sleep_until(since + limit).await,
+                Some(since) => {
+                    sleep_until(since + patience(since)).await;
+                    return since;
+                }
                 None => self.idle.notified().await,
             }
         }

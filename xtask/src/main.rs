@@ -10,6 +10,7 @@ mod bench;
 mod binaries;
 mod build_ebpf;
 mod built;
+mod debian;
 mod demo;
 mod fuzz;
 mod image;

@@ -2,12 +2,14 @@
 //!
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
+mod catalogue;
 mod cri;
 mod dependencies;
 mod deploy;
 mod interop;
 mod kernels;
 mod plugin;
+mod promql;
 
 use anyhow::{Result, bail};
 
@@ -45,7 +47,7 @@ enum Suite {
     Parity,
     /// Real agents and the plugin under containerd and podman; as root.
     Cri,
-    /// The Helm chart for every platform, against the schemas of Kubernetes.
+    /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus.
     Deploy,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,

@@ -1,8 +1,9 @@
-//! `test deploy`: the Helm chart, as Helm renders it, for every platform.
+//! `test deploy`: the Helm chart, as Helm renders it, for every platform, and the rules of Prometheus.
 //!
 //! What comes out is validated against the schemas of Kubernetes, every variable in it is looked for among the agent's settings, and
-//! what is wrong must be refused. No cluster is needed; nothing is installed into one.
+//! what is wrong must be refused. Rules are run by promtool. No cluster is needed; nothing is installed into one.
 
+pub(super) mod rules;
 pub(super) mod tools;
 
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use self::tools::Tools;
+use super::catalogue::Catalogue;
 use crate::binaries::target_dir;
-use crate::shell;
+use crate::{debian, shell};
 
 const CHART: &str = "deploy/helm/culvert";
 const NAMESPACE: &str = "istio-system";
@@ -71,7 +73,7 @@ const PLATFORMS: [Platform; 12] = [
 ];
 
 /// Values that must be refused, and a word of the reason.
-const WRONG: [(&str, &str); 14] = [
+const WRONG: [(&str, &str); 16] = [
     ("platform=mars", "/platform"),
     ("global.platform=mars", "/global/platform"),
     ("nonsense=1", "nonsense"),
@@ -86,6 +88,8 @@ const WRONG: [(&str, &str); 14] = [
     ("terminationGracePeriodSeconds=0", "/terminationGracePeriodSeconds"),
     ("env.POD_NAME=x", "env.POD_NAME"),
     ("resourceName=Ztunnel", "/resourceName"),
+    ("prometheusRule.runbooks=", "/prometheusRule/runbooks"),
+    ("serviceMonitor.enabled=true,podMonitor.enabled=true", "scraped twice"),
 ];
 
 /// Capabilities that the container may have, and no other.
@@ -93,8 +97,10 @@ const CAPABILITIES: [&str; 7] =
     ["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "BPF", "PERFMON", "DAC_OVERRIDE"];
 
 pub(super) fn run() -> Result<()> {
-    println!("\n== deploy: the Helm chart on every platform");
+    println!("\n== deploy: the Helm chart on every platform, rules");
     let tools = Tools::ensure()?;
+    let [promtool, _] = debian::PROMETHEUS.ensure()?;
+    rules::check(&tools, &promtool, &Catalogue::read()?)?;
     let chart = shell::root().join(CHART);
     shell::run(Command::new(&tools.helm).args(["lint", "--strict"]).arg(&chart))?;
     let out = target_dir()?.join("deploy");

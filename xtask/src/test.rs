@@ -47,7 +47,7 @@ enum Suite {
     Parity,
     /// Real agents and the plugin under containerd and podman; as root.
     Cri,
-    /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus.
+    /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus and the dashboards of Grafana.
     Deploy,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,

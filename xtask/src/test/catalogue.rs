@@ -76,16 +76,16 @@ impl Catalogue {
         if let Some((_, labels)) = OF_OTHERS.iter().find(|(name, _)| *name == series) {
             return Some(targets.chain(labels.iter().copied()).collect());
         }
-        let (family, more) = match series.rsplit_once('_') {
-            Some((family, "bucket")) => (family, Some("le")),
-            Some((family, "sum" | "count")) => (family, None),
-            _ => (series, None),
+        let part = match series.rsplit_once('_') {
+            Some((family, "bucket")) => Some((family, Some("le"))),
+            Some((family, "sum" | "count")) => Some((family, None)),
+            _ => None,
         };
-        let metric = self.0.get(family)?;
-        let is_whole = family == series;
-        if is_whole == (metric.kind == "histogram") {
-            return None;
-        }
+        let of_histogram = part.and_then(|(family, more)| Some((self.0.get(family)?, more)));
+        let (metric, more) = match of_histogram.filter(|(metric, _)| metric.kind == "histogram") {
+            Some(found) => found,
+            None => (self.0.get(series).filter(|metric| metric.kind != "histogram")?, None),
+        };
         Some(targets.chain(metric.labels.iter().map(String::as_str)).chain(more).collect())
     }
 
@@ -124,7 +124,7 @@ fn quoted(text: &str) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "| *pair* | `a` `b` |\n| `x_total` | counter | *pair* `c` | Things |\n\
+    const TEXT: &str = "| *pair* | `a` `b` |\n| `x_total` | counter | *pair* `c` | Things |\n| `z_count` | gauge | none | Few |\n\
                         | `y_seconds` | histogram | none | Time |\n";
 
     #[test]
@@ -137,6 +137,7 @@ mod tests {
             "rate(y_seconds_sum[5m]) / rate(y_seconds_count[5m])",
             "r:s{by=\"a\"}",
             "up{job=\"x\"} == 0",
+            "z_count",
         ] {
             catalogue.check(good, &recorded).unwrap();
         }

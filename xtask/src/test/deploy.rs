@@ -1,8 +1,9 @@
-//! `test deploy`: the Helm chart, as Helm renders it, for every platform, and the rules of Prometheus.
+//! `test deploy`: the Helm chart, as Helm renders it, for every platform, the rules of Prometheus, and the dashboards of Grafana.
 //!
 //! What comes out is validated against the schemas of Kubernetes, every variable in it is looked for among the agent's settings, and
 //! what is wrong must be refused. Rules are run by promtool. No cluster is needed; nothing is installed into one.
 
+mod dashboards;
 pub(super) mod rules;
 pub(super) mod tools;
 
@@ -97,10 +98,12 @@ const CAPABILITIES: [&str; 7] =
     ["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "BPF", "PERFMON", "DAC_OVERRIDE"];
 
 pub(super) fn run() -> Result<()> {
-    println!("\n== deploy: the Helm chart on every platform, rules");
+    println!("\n== deploy: the Helm chart on every platform, rules, dashboards");
     let tools = Tools::ensure()?;
     let [promtool, _] = debian::PROMETHEUS.ensure()?;
-    rules::check(&tools, &promtool, &Catalogue::read()?)?;
+    let catalogue = Catalogue::read()?;
+    let recorded = rules::check(&tools, &promtool, &catalogue)?;
+    dashboards::check(&promtool, &catalogue, &recorded)?;
     let chart = shell::root().join(CHART);
     shell::run(Command::new(&tools.helm).args(["lint", "--strict"]).arg(&chart))?;
     let out = target_dir()?.join("deploy");

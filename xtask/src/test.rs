@@ -11,11 +11,13 @@ mod kernels;
 mod plugin;
 mod promql;
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 
 use crate::binaries::Binaries;
 use crate::built::Built;
-use crate::{build_ebpf, setup, shell};
+use crate::{build_ebpf, debian, setup, shell};
 
 /// Packages whose tests need root and namespaces: the harness's own, and the product's.
 const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
@@ -109,7 +111,9 @@ fn netns(filter: Option<&str>) -> Result<()> {
     let built = Built::all()?;
     let binaries = Binaries::of(&built)?;
     plugin::check(&binaries.plugin)?;
-    built.run_those_of(&NETNS, filter, &binaries.environment())
+    let [_, prometheus] = debian::PROMETHEUS.ensure()?;
+    let scrapes: [(&str, &Path); 1] = [("PROMETHEUS_BIN", &prometheus)];
+    built.run_those_of(&NETNS, filter, &[binaries.environment().as_slice(), &scrapes].concat())
 }
 
 fn parity(group: Option<&str>) -> Result<()> {

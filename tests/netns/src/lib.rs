@@ -10,6 +10,7 @@ pub mod forger;
 pub mod istio_cni;
 pub mod kernel;
 pub mod peer;
+pub mod prometheus;
 pub mod questions;
 pub mod sockets;
 pub mod terminator;

@@ -38,6 +38,9 @@ pub(crate) const NETFILTER: [Need; 1] =
 pub(crate) const NAMES: [Need; 1] =
     [Need { package: "bind9-dnsutils", present: || find_tool("dig").is_some() }];
 
+/// For what pages show with it.
+pub(crate) const FETCHING: [Need; 1] = [Need { package: "curl", present: || find_tool("curl").is_some() }];
+
 /// Fails unless the caller is root.
 pub(crate) fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

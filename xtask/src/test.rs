@@ -6,6 +6,7 @@ mod catalogue;
 mod cri;
 mod dependencies;
 mod deploy;
+mod docs;
 mod interop;
 mod kernels;
 mod plugin;
@@ -51,6 +52,8 @@ enum Suite {
     Cri,
     /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus and the dashboards of Grafana.
     Deploy,
+    /// The documentation: links, names, the book, and every command in it that needs no cluster; as root.
+    Docs,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,
 }
@@ -79,6 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match (wanted(Suite::Deploy), filter) {
         (true, None) => deploy::run()?,
         (true, Some(_)) if args.suite.is_some() => bail!("the deploy suite runs as a whole: no --filter"),
+        _ => {}
+    }
+    match (wanted(Suite::Docs), filter) {
+        (true, None) => docs::run()?,
+        (true, Some(_)) if args.suite.is_some() => bail!("the docs suite runs as a whole: no --filter"),
         _ => {}
     }
     match (wanted(Suite::Kernels), filter) {

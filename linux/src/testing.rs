@@ -5,14 +5,19 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use crate::bpf::Hook;
+use crate::bpf::{self, Hook};
 
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const PROG_SCHED_CLS: u32 = 3;
 const PROG_CGROUP_SOCK_ADDR: u32 = 18;
 const PROG_SK_LOOKUP: u32 = 30;
+/// `ENOTSUPP`, which is no errno for programs, and yet what the kernel says.
+const NOT_SUPPORTED: i32 = 524;
+/// More rows than any map of ours may have: whoever changes it meanwhile could lead one round for ever.
+const MOST_ROWS: usize = 1 << 22;
 const LICENSE: &[u8] = b"GPL\0";
 
 #[repr(C)]
@@ -102,7 +107,35 @@ pub fn write_row(map: &impl AsFd, key: u64, value: u32) -> io::Result<()> {
         value: std::ptr::from_ref(&value) as u64,
         ..ElementAttr::default()
     };
-    bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    call_bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// The keys of a map; none for kinds that cannot be gone through, such as the storage of sockets.
+pub fn keys(map: &impl AsFd) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let size = bpf::map_info(map)?.key_size as usize;
+    if size == 0 {
+        return Ok(None);
+    }
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    while keys.len() < MOST_ROWS {
+        let mut next = vec![0_u8; size];
+        let mut attr = ElementAttr {
+            map: map.as_fd().as_raw_fd().unsigned_abs(),
+            // Without a key it is the first that comes.
+            key: keys.last().map_or(0, |key| key.as_ptr() as u64),
+            value: next.as_mut_ptr() as u64,
+            ..ElementAttr::default()
+        };
+        match call_bpf(BPF_MAP_GET_NEXT_KEY, &mut attr) {
+            Ok(_) => keys.push(next),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => break,
+            Err(error) if matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EOPNOTSUPP)) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(keys))
 }
 
 /// Attaches a program to a cgroup's directory or a namespace.
@@ -118,12 +151,12 @@ pub fn attach(program: &impl AsFd, target: &impl AsFd, hook: Hook) -> io::Result
 }
 
 fn call<T>(command: libc::c_int, attr: &mut T) -> io::Result<OwnedFd> {
-    let raw = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
+    let raw = i32::try_from(call_bpf(command, attr)?).map_err(io::Error::other)?;
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+fn call_bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: every `T` of this module is a repr(C) head of `union bpf_attr` (the kernel takes what is beyond its size for
     // zero) without padding of its own, and the pointers in it are to memory that outlives the call.
     let done =
@@ -155,12 +188,40 @@ pub fn packet_socket(interface: u32, protocol: u16) -> io::Result<OwnedFd> {
 /// Has a packet socket write past the queues of its interface (`PACKET_QDISC_BYPASS`).
 pub fn bypass_queues(socket: &impl AsFd) -> io::Result<()> {
     const PACKET_QDISC_BYPASS: libc::c_int = 20;
+    switch_on(socket, PACKET_QDISC_BYPASS)
+}
+
+/// Has a packet socket read and write, in front of each frame, what is still to be done to it: its checksum, and being cut into
+/// segments (`PACKET_VNET_HDR`, `struct virtio_net_hdr`, [`FRAME_HEADER`] bytes).
+pub fn with_frame_headers(socket: &impl AsFd) -> io::Result<()> {
+    const PACKET_VNET_HDR: libc::c_int = 15;
+    switch_on(socket, PACKET_VNET_HDR)
+}
+
+/// What stands in front of each frame after [`with_frame_headers`].
+pub const FRAME_HEADER: usize = 10;
+
+fn switch_on(socket: &impl AsFd, option: libc::c_int) -> io::Result<()> {
     let value: libc::c_int = 1;
     let length = std::mem::size_of_val(&value) as libc::socklen_t;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the value is a c_int of that length, which lives longer than the call.
-    let done = unsafe {
-        libc::setsockopt(fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, (&raw const value).cast(), length)
-    };
+    let done = unsafe { libc::setsockopt(fd, libc::SOL_PACKET, option, (&raw const value).cast(), length) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// How many frames a packet socket had no room for since this was last asked (`PACKET_STATISTICS`).
+pub fn lost_frames(socket: &impl AsFd) -> io::Result<u32> {
+    const PACKET_STATISTICS: libc::c_int = 6;
+    // `struct tpacket_stats`: packets, and those dropped.
+    let mut counts = [0_u32; 2];
+    let mut length = std::mem::size_of_val(&counts) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes there, which is how many there are.
+    let done = unsafe {
+        let to = (&raw mut counts).cast();
+        libc::getsockopt(fd, libc::SOL_PACKET, PACKET_STATISTICS, to, &raw mut length)
+    };
+    let [_, dropped] = counts;
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(dropped) }
 }

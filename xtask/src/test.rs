@@ -11,6 +11,8 @@ mod interop;
 mod kernels;
 mod plugin;
 mod promql;
+mod security;
+mod unsafe_code;
 
 use std::path::Path;
 
@@ -36,6 +38,9 @@ pub(crate) struct Args {
     /// Only tests whose name contains this.
     #[arg(long)]
     filter: Option<String>,
+    /// Write the list of unsafe code anew, and do nothing else.
+    #[arg(long)]
+    write_unsafe: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -59,6 +64,9 @@ enum Suite {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.write_unsafe {
+        return unsafe_code::write();
+    }
     let wanted = |suite| args.suite.is_none_or(|only| only == suite);
     let filter = args.filter.as_deref();
     if wanted(Suite::Unit) {
@@ -103,6 +111,8 @@ fn unit(filter: Option<&str>) -> Result<()> {
     println!("\n== unit: formatting, dependencies, lints, tests");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     dependencies::check()?;
+    unsafe_code::check()?;
+    security::check()?;
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::build::{self, octets};
+use crate::wire::security::{Authorization, Clause, Match, MatchKind, Rule, StringMatch};
 use crate::wire::workload::{NetworkAddress, Port, PortList, Service, Workload};
 use crate::world::World;
 
@@ -21,6 +22,8 @@ struct File {
     workloads: Vec<Entry>,
     #[serde(default)]
     services: Vec<ServiceEntry>,
+    #[serde(default)]
+    policies: Vec<PolicyEntry>,
 }
 
 #[derive(serde::Deserialize)]
@@ -57,6 +60,39 @@ struct ServiceEntry {
     ports: Ports,
 }
 
+/// A policy of a namespace, which knows clients by their principals.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PolicyEntry {
+    name: String,
+    namespace: String,
+    scope: Scope,
+    action: Action,
+    rules: Vec<Vec<Vec<MatchEntry>>>,
+}
+
+#[derive(serde::Deserialize)]
+enum Scope {
+    Namespace,
+}
+
+#[derive(serde::Deserialize)]
+enum Action {
+    Allow,
+    Deny,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MatchEntry {
+    principals: Vec<Principal>,
+}
+
+#[derive(serde::Deserialize)]
+enum Principal {
+    Exact(String),
+}
+
 /// Puts the mesh of a file into a world, beside what is there.
 ///
 /// # Errors
@@ -69,6 +105,9 @@ pub fn load(world: &mut World, path: &Path) -> Result<()> {
     }
     for entry in file.services {
         world.set(service(entry).with_context(|| format!("understand {}", path.display()))?);
+    }
+    for entry in file.policies {
+        world.set(policy(entry));
     }
     Ok(())
 }
@@ -103,7 +142,46 @@ fn service(entry: ServiceEntry) -> Result<Service> {
     })
 }
 
+fn policy(entry: PolicyEntry) -> Authorization {
+    let principal = |Principal::Exact(name)| StringMatch { kind: Some(MatchKind::Exact(name)) };
+    let of_match = |entry: MatchEntry| Match {
+        principals: entry.principals.into_iter().map(principal).collect(),
+        ..Match::default()
+    };
+    let clause = |matches: Vec<MatchEntry>| Clause { matches: matches.into_iter().map(of_match).collect() };
+    let rule = |clauses: Vec<Vec<MatchEntry>>| Rule { clauses: clauses.into_iter().map(clause).collect() };
+    let Scope::Namespace = entry.scope;
+    Authorization {
+        name: entry.name,
+        namespace: entry.namespace,
+        scope: 1,
+        action: i32::from(matches!(entry.action, Action::Deny)),
+        rules: entry.rules.into_iter().map(rule).collect(),
+        ..Authorization::default()
+    }
+}
+
 fn ports(ports: Ports) -> Vec<Port> {
     let port = |(service_port, target_port)| Port { service_port, target_port, app_protocol: 0 };
     ports.into_iter().map(port).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policies(scope: &str) -> serde_json::Result<Vec<Authorization>> {
+        let text = format!(
+            r#"{{"policies": [{{"name": "p", "namespace": "demo", "scope": "{scope}", "action": "Deny",
+            "rules": [[[{{"principals": [{{"Exact": "cluster.local/ns/demo/sa/a"}}]}}]]]}}]}}"#
+        );
+        serde_json::from_str(&text).map(|file: File| file.policies.into_iter().map(policy).collect())
+    }
+
+    #[test]
+    fn a_policy_is_read_whole_and_what_is_not_understood_is_refused() {
+        let allowed = build::allow_from("demo", "p", "cluster.local/ns/demo/sa/a");
+        assert_eq!(policies("Namespace").unwrap(), [Authorization { action: 1, ..allowed }]);
+        assert!(policies("Galaxy").unwrap_err().to_string().contains("Galaxy"));
+    }
 }

@@ -138,8 +138,13 @@ impl Agent {
 
     /// Starts it anew, after [`Self::kill9`] or [`Self::stop`], and waits until it is ready.
     pub fn restart(&mut self) -> Result<()> {
-        self.launch()?;
+        self.start_anew()?;
         self.wait_ready()
+    }
+
+    /// The same without waiting.
+    pub fn start_anew(&mut self) -> Result<()> {
+        self.launch()
     }
 
     /// Starts another process, with the same arguments, that asks this one to hand over, and does not wait. This handle is the new one's from then on;

@@ -56,11 +56,10 @@ struct Process {
 
 impl ControlPlane {
     /// Starts one on a host of the wire that serves this mesh, and waits until it listens. What it does not know, which is all but
-    /// workloads and services in plain words, is refused.
+    /// workloads, services and policies in plain words, is refused.
     pub fn start(run: &Arc<Run>, host: &Station, mesh: &MeshFile) -> Result<Self> {
         let path = dir_of(run)?.join("mesh.json");
-        let mesh = json!({ "workloads": mesh.workloads, "services": mesh.services });
-        fs::write(&path, mesh.to_string())?;
+        write(&path, mesh)?;
         Self::serving(run, host, Serves::Mesh(path))
     }
 
@@ -152,6 +151,13 @@ impl ControlPlane {
         self.tell(&format!("load {}", path.display()))
     }
 
+    /// Has it serve this mesh after its next start, and, if it runs, at once what is new in it.
+    pub fn keep(&mut self, mesh: &MeshFile) -> Result<()> {
+        let path = self.dir.join("mesh.json");
+        write(&path, mesh)?;
+        if self.process.is_some() { self.load(&path) } else { Ok(()) }
+    }
+
     /// Gives it a command, and waits until it is done.
     pub fn tell(&mut self, words: &str) -> Result<()> {
         let process = self.process.as_mut().context("the control plane is not running")?;
@@ -166,6 +172,12 @@ impl ControlPlane {
     fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default().trim().to_owned()
     }
+}
+
+fn write(path: &Path, mesh: &MeshFile) -> Result<()> {
+    let MeshFile { workloads, services, policies, .. } = mesh;
+    let mesh = json!({ "workloads": workloads, "services": services, "policies": policies });
+    fs::write(path, mesh.to_string()).with_context(|| path.display().to_string())
 }
 
 /// Where its root, its mesh and its log lie.

@@ -295,6 +295,17 @@ impl MeshFile {
         }));
     }
 
+    /// Allows these accounts of a namespace, and nobody else, what the namespace serves.
+    pub fn allow(&mut self, name: &str, namespace: &str, accounts: &[&str]) {
+        let principal = |account| format!("cluster.local/ns/{namespace}/sa/{account}");
+        let principals: Vec<Value> =
+            accounts.iter().map(|account| serde_json::json!({ "Exact": principal(account) })).collect();
+        self.policies.push(serde_json::json!({
+            "name": name, "namespace": namespace, "scope": "Namespace", "action": "Allow",
+            "rules": [[[{ "principals": principals }]]],
+        }));
+    }
+
     /// The file's text.
     pub fn to_yaml(&self) -> Result<String> {
         serde_saphyr::to_string(self).context("writing YAML")

@@ -3,6 +3,7 @@
 //! A suite that lacks root or a tool fails and names it; none passes by skipping.
 
 mod catalogue;
+mod chaos;
 mod cri;
 mod dependencies;
 mod deploy;
@@ -41,6 +42,8 @@ pub(crate) struct Args {
     /// Write the list of unsafe code anew, and do nothing else.
     #[arg(long)]
     write_unsafe: bool,
+    #[command(flatten)]
+    chaos: chaos::Weather,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,6 +58,8 @@ enum Suite {
     Parity,
     /// Real agents and the plugin under containerd and podman; as root.
     Cri,
+    /// Two nodes under load while agents die, links flap and disks fill up; as root.
+    Chaos,
     /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus and the dashboards of Grafana.
     Deploy,
     /// The documentation: links, names, the book, and every command in it that needs no cluster; as root.
@@ -67,6 +72,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.write_unsafe {
         return unsafe_code::write();
     }
+    args.chaos.only_for_chaos(args.suite == Some(Suite::Chaos))?;
     let wanted = |suite| args.suite.is_none_or(|only| only == suite);
     let filter = args.filter.as_deref();
     if wanted(Suite::Unit) {
@@ -86,6 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Cri) {
         cri::run(filter)?;
+    }
+    if wanted(Suite::Chaos) {
+        chaos::run(&args.chaos, filter)?;
     }
     match (wanted(Suite::Deploy), filter) {
         (true, None) => deploy::run()?,
@@ -116,7 +125,8 @@ fn unit(filter: Option<&str>) -> Result<()> {
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    Built::all()?.run_all_but(&[NETNS.as_slice(), &INTEROP, &PARITY, &CRI].concat(), filter)?;
+    Built::all()?
+        .run_all_but(&[NETNS.as_slice(), &INTEROP, &PARITY, &CRI, &chaos::CHAOS].concat(), filter)?;
     shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
 }
 

@@ -13,6 +13,7 @@ mod node;
 mod ports;
 mod profile;
 mod scrape;
+mod seats;
 mod server;
 #[cfg(test)]
 mod tests;

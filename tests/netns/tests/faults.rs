@@ -59,6 +59,8 @@ fn an_agent_out_of_descriptors_keeps_its_pods_captured_and_recovers() -> Result<
         }
     }
     world.agent1.wait_for_log(&["the pod stays captured", "demo/client"], LIMIT)?;
+    // It says why nobody is served, and what to do.
+    world.agent1.wait_for_log(&["cannot accept", "check the limit of open files"], LIMIT)?;
     ensure!(!leaked(&tap, &world.client, b"descriptor-needle")?, "payload of a captured pod was on the wire");
     ensure!(routing(&world.client)? == before, "{}", routing(&world.client)?);
     ensure!(world.agent1.log_lines(&["pod released"]).is_empty(), "no pod may be released");

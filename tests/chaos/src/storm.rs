@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -93,10 +93,10 @@ pub fn denied(world: &World) -> Vec<Way> {
 
 /// Waits until the watch has seen plaintext that is sent on purpose: it would see that of others.
 pub fn until_it_sees(world: &World, watch: &Watch) -> Result<()> {
-    let to = (world.right.ipv4(), HTTP).into();
+    // A datagram, which nobody captures or refuses.
+    let socket = world.plain.inside(|| UdpSocket::bind("0.0.0.0:0"))??;
     eventually("the watch to see what is sent in plaintext", LIMIT, || {
-        // Refused, but not before it was sent.
-        world.plain.attempt(to, &format!("/{CONTROL}")).ok()?;
+        socket.send_to(CONTROL.as_bytes(), (world.right.ipv4(), HTTP)).ok()?;
         (watch.controls() > 0).then_some(())
     })
 }

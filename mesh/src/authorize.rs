@@ -80,6 +80,19 @@ pub struct DryRunMatch {
     pub action: Action,
 }
 
+/// What one policy said of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Considered {
+    /// Its key, `namespace/name`.
+    pub policy: Arc<str>,
+    /// What a match means.
+    pub action: Action,
+    /// Whether it counts for nothing.
+    pub dry_run: bool,
+    /// The first of its rules that matched, counted from 0; none if none did.
+    pub rule: Option<usize>,
+}
+
 impl fmt::Display for DenyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -104,9 +117,29 @@ pub fn authorize_listed(
     listed: &[Arc<str>],
     connection: &Connection<'_>,
 ) -> Judgement {
+    count(snapshot, workload, listed, connection, Tally::default()).0
+}
+
+/// Judges as [`authorize_listed`] does, and tells what each policy said of the connection, in the order in which they were asked.
+pub fn explain_listed(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    listed: &[Arc<str>],
+    connection: &Connection<'_>,
+) -> (Judgement, Vec<Considered>) {
+    let tally = Tally { considered: Some(Vec::new()), ..Tally::default() };
+    count(snapshot, workload, listed, connection, tally)
+}
+
+fn count(
+    snapshot: &Snapshot,
+    workload: &Workload,
+    listed: &[Arc<str>],
+    connection: &Connection<'_>,
+    mut tally: Tally,
+) -> (Judgement, Vec<Considered>) {
     let principal = connection.source_identity.map(Identity::principal);
     let subject = evaluate::Subject::new(connection, principal.as_deref());
-    let mut tally = Tally::default();
     for (key, policy) in snapshot.policies_for_namespace(&workload.namespace) {
         tally.count(key, policy, &subject);
     }
@@ -129,7 +162,7 @@ pub fn authorize_listed(
         (Some(reason), _) => Verdict::Deny(reason.clone()),
         (None, None) => Verdict::Allow,
     };
-    Judgement { verdict, known, dry_run: tally.dry_run }
+    (Judgement { verdict, known, dry_run: tally.dry_run }, tally.considered.unwrap_or_default())
 }
 
 /// The names of policies that a workload lists and that are not known.
@@ -147,11 +180,18 @@ struct Tally {
     allow_exists: bool,
     allowed: bool,
     dry_run: Vec<DryRunMatch>,
+    /// What each of them said, if somebody wants to know.
+    considered: Option<Vec<Considered>>,
 }
 
 impl Tally {
     fn count(&mut self, key: &Arc<str>, policy: &Policy, subject: &evaluate::Subject<'_>) {
-        let matched = subject.matches_policy(policy);
+        let rule = subject.matching_rule(policy);
+        let matched = rule.is_some();
+        if let Some(considered) = &mut self.considered {
+            let (policy, action, dry_run) = (Arc::clone(key), policy.action, policy.dry_run);
+            considered.push(Considered { policy, action, dry_run, rule });
+        }
         if policy.dry_run {
             if matched {
                 self.dry_run.push(DryRunMatch { policy: Arc::clone(key), action: policy.action });

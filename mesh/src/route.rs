@@ -11,6 +11,7 @@ mod gateway;
 mod missing;
 mod refusal;
 mod service;
+mod step;
 mod unresolved;
 mod waypoint;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use self::draw::Draw;
 use self::endpoint::Client;
+use self::step::Steps;
 use crate::HBONE_PORT;
 use crate::address::Place;
 use crate::service::Service;
@@ -31,6 +33,7 @@ use crate::workload::{Protocol, Workload};
 pub use self::authority::{Authority, AuthorityError};
 pub use self::missing::{Key, missing};
 pub use self::refusal::Refusal;
+pub use self::step::Step;
 pub use self::unresolved::Unresolved;
 pub(crate) use self::{endpoint::target_port, gateway::members};
 
@@ -124,6 +127,13 @@ pub fn plan(snapshot: &Snapshot, flow: &Flow<'_>) -> Result<Route, Refusal> {
     Planner::new(snapshot, flow).plan()
 }
 
+/// Decides as [`plan`] does, and tells what the decision went by, up to where it ended.
+pub fn explain(snapshot: &Snapshot, flow: &Flow<'_>) -> (Result<Route, Refusal>, Vec<Step>) {
+    let mut planner = Planner { steps: Steps::heard(), ..Planner::new(snapshot, flow) };
+    let route = planner.plan();
+    (route, planner.steps.into_vec())
+}
+
 /// One decision in the making.
 struct Planner<'a> {
     snapshot: &'a Snapshot,
@@ -131,6 +141,7 @@ struct Planner<'a> {
     /// The original destination, canonical.
     destination: SocketAddr,
     draw: Draw,
+    steps: Steps,
 }
 
 impl<'a> Planner<'a> {
@@ -140,7 +151,7 @@ impl<'a> Planner<'a> {
             IpAddr::V4(ip) => SocketAddr::from((ip, flow.destination.port())),
             IpAddr::V6(_) => flow.destination,
         };
-        Self { snapshot, flow, destination, draw: Draw::new(flow.pick) }
+        Self { snapshot, flow, destination, draw: Draw::new(flow.pick), steps: Steps::default() }
     }
 
     /// Who chooses among endpoints.
@@ -159,22 +170,33 @@ impl<'a> Planner<'a> {
         let snapshot = self.snapshot;
         let address = Place { network: self.flow.network, address: destination.ip() };
         if let Some(service) = snapshot.service_by_vip(address, &self.flow.source.namespace) {
+            self.steps.tell(|| Step::Service(service.key()));
             return self.plan_service(service);
         }
         match snapshot.workload_by_address(address) {
             Some(workload) => self.plan_workload(workload),
-            None => Ok(Route::Passthrough { destination }),
+            None => {
+                self.steps.tell(|| Step::Unknown);
+                Ok(Route::Passthrough { destination })
+            }
         }
     }
 
     /// The way to a workload that was addressed by its own IP.
     fn plan_workload(&mut self, workload: &Arc<Workload>) -> Result<Route, Refusal> {
-        if let Some(waypoint) = &workload.waypoint
-            && !self.comes_from(waypoint)
-        {
-            return self.through_waypoint(waypoint, None);
+        self.steps.tell(|| Step::Workload(Arc::clone(&workload.uid)));
+        if let Some(waypoint) = &workload.waypoint {
+            if !self.comes_from(waypoint) {
+                return self.through_waypoint(waypoint, None);
+            }
+            self.steps.tell(|| Step::FromWaypoint);
         }
+        self.speaks(workload);
         last_leg(workload, self.destination, None, accepted(workload, None))
+    }
+
+    fn speaks(&mut self, workload: &Workload) {
+        self.steps.tell(|| Step::Speaks { workload: Arc::clone(&workload.uid), protocol: workload.protocol });
     }
 }
 

@@ -34,8 +34,9 @@ impl<'a> Subject<'a> {
         }
     }
 
-    pub(super) fn matches_policy(&self, policy: &Policy) -> bool {
-        policy.rules.iter().any(|rule| self.matches_rule(rule))
+    /// The first rule of a policy that matches.
+    pub(super) fn matching_rule(&self, policy: &Policy) -> Option<usize> {
+        policy.rules.iter().position(|rule| self.matches_rule(rule))
     }
 
     fn matches_rule(&self, rule: &Rule) -> bool {

@@ -314,3 +314,46 @@ fn reasons_read_as_in_access_logs() {
         assert_eq!(reason.to_string(), words);
     }
 }
+
+#[test]
+fn an_explanation_names_the_rule_of_each_policy_and_changes_no_verdict() {
+    let table = [
+        policy(
+            "b-allow",
+            Scope::Namespace,
+            Action::Allow,
+            vec![rule(vec![failing()]), rule(vec![matching()])],
+        ),
+        policy("c-deny", Scope::Global, Action::Deny, vec![rule(vec![failing()])]),
+        Policy {
+            dry_run: true,
+            ..policy("d-tried", Scope::WorkloadSelector, Action::Deny, vec![rule(vec![matching()])])
+        },
+    ];
+    let workload = Workload {
+        authorization_policies: vec!["default/d-tried".into(), "default/gone".into()],
+        ..pod("web", &["10.0.0.9"])
+    };
+    let identity = client();
+    let connection = Connection {
+        source_identity: Some(&identity),
+        source_ip: ip("10.0.0.1"),
+        destination: socket("10.0.0.9:8080"),
+    };
+    let mesh = snapshot([], [], table);
+    let (judgement, considered) =
+        explain_listed(&mesh, &workload, &workload.authorization_policies, &connection);
+    assert_eq!(judgement, authorize(&mesh, &workload, &connection));
+    let said =
+        |policy: &str, action, dry_run, rule| Considered { policy: policy.into(), action, dry_run, rule };
+    let mut sorted = considered;
+    sorted.sort_by(|one, other| one.policy.cmp(&other.policy));
+    assert_eq!(
+        sorted,
+        [
+            said("default/b-allow", Action::Allow, false, Some(1)),
+            said("default/c-deny", Action::Deny, false, None),
+            said("default/d-tried", Action::Deny, true, Some(0)),
+        ]
+    );
+}

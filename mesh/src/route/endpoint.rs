@@ -42,14 +42,7 @@ pub(super) fn choose<'a>(
     draw: &mut Draw,
 ) -> Result<Choice<'a>, NoChoice> {
     let key = service.key();
-    let usable = || {
-        snapshot.endpoints(&key).filter_map(|endpoint| {
-            let (rank, port) = judge(service, &endpoint, port, client)?;
-            let workload = endpoint.workload;
-            let wanted = is_reachable(workload, client) && !client.exclude.contains(&workload.uid);
-            wanted.then_some((rank, workload, port))
-        })
-    };
+    let usable = || snapshot.endpoints(&key).filter_map(|endpoint| usable(service, &endpoint, port, client));
     let (mut best, mut capacity, mut count) = (0_usize, 0_u64, 0_u64);
     for (rank, workload, _) in usable() {
         if rank > best {
@@ -82,6 +75,33 @@ pub(super) fn choose<'a>(
         Some(network) => Err(NoChoice::NoGateway { network: Arc::clone(network) }),
         None => Err(NoChoice::NoneUsable),
     }
+}
+
+/// The uids of the endpoints that [`choose`] chooses from: all of the best rank that may be drawn.
+pub(super) fn best(snapshot: &Snapshot, service: &Service, port: u16, client: Client<'_>) -> Vec<Arc<str>> {
+    let key = service.key();
+    let usable: Vec<_> =
+        snapshot.endpoints(&key).filter_map(|endpoint| usable(service, &endpoint, port, client)).collect();
+    let rank = usable.iter().map(|(rank, ..)| *rank).max().unwrap_or_default();
+    let of_rank = || usable.iter().filter(|(of, ..)| *of == rank).map(|(_, workload, _)| workload);
+    let weighs = of_rank().any(|workload| workload.capacity > 0);
+    of_rank()
+        .filter(|workload| !weighs || workload.capacity > 0)
+        .map(|workload| Arc::clone(&workload.uid))
+        .collect()
+}
+
+/// An endpoint that may be chosen: its rank, its workload and its port.
+fn usable<'a>(
+    service: &Service,
+    endpoint: &Endpoint<'a>,
+    port: u16,
+    client: Client<'_>,
+) -> Option<(usize, &'a Arc<Workload>, u16)> {
+    let (rank, port) = judge(service, endpoint, port, client)?;
+    let workload = endpoint.workload;
+    let wanted = is_reachable(workload, client) && !client.exclude.contains(&workload.uid);
+    wanted.then_some((rank, workload, port))
 }
 
 /// The port of an endpoint for a service port: its own entry, else the service's, else the same port where it

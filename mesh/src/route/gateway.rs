@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::endpoint::{address_of, choose};
+use super::endpoint::address_of;
 use super::{Planner, accepted};
 use crate::service::{IpFamilies, Service};
 use crate::snapshot::Snapshot;
@@ -33,7 +33,7 @@ impl Planner<'_> {
         match target(self.snapshot, gateway, &self.flow.source.namespace)? {
             Target::Workload(workload) => Some((Arc::clone(workload), port, None)),
             Target::Service(service) => {
-                let choice = choose(self.snapshot, service, port, self.client(), &mut self.draw).ok()?;
+                let choice = self.choose(service, port).ok()?;
                 Some((Arc::clone(choice.workload), choice.port, Some(Arc::clone(service))))
             }
         }

@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::endpoint::{Choice, NoChoice, address_of, choose};
-use super::{Authority, HopKind, Planner, Refusal, Route, Unresolved, accepted, last_leg};
+use super::endpoint::{Choice, NoChoice, address_of, best, choose};
+use super::{Authority, HopKind, Planner, Refusal, Route, Step, Unresolved, accepted, last_leg};
 use crate::service::{LoadBalancerMode, Service};
 use crate::workload::Workload;
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     pub(super) fn plan_service(&mut self, service: &Arc<Service>) -> Result<Route, Refusal> {
         if let Some(waypoint) = self.service_waypoint(service) {
             return self.through_waypoint(waypoint, Some(service));
         }
         if service.load_balancer.mode == LoadBalancerMode::Passthrough {
+            self.steps.tell(|| Step::LeftToClient);
             return Ok(Route::Passthrough { destination: self.destination });
         }
         self.endpoint_route(service)
@@ -24,7 +25,7 @@ impl Planner<'_> {
         if !service.ports.contains_key(&destination.port()) {
             return Err(Refusal::UnknownServicePort { service: service.key(), destination });
         }
-        let choice = choose(self.snapshot, service, destination.port(), self.client(), &mut self.draw);
+        let choice = self.choose(service, destination.port());
         let Choice { workload, port } = choice.map_err(|reason| match reason {
             NoChoice::NoneUsable => Refusal::NoHealthyEndpoint { service: service.key(), destination },
             NoChoice::NoGateway { network } => {
@@ -34,6 +35,7 @@ impl Planner<'_> {
         if *workload.network != *self.flow.network {
             return self.across_networks(service, workload, HopKind::Workload);
         }
+        self.speaks(workload);
         let accepted = accepted(workload, Some(service));
         match address_of(workload, destination.ip(), service.ip_families) {
             Some(address) => last_leg(workload, SocketAddr::new(address, port), Some(service), accepted),
@@ -48,6 +50,20 @@ impl Planner<'_> {
         }
     }
 
+    /// One of a service's endpoints.
+    pub(super) fn choose(&mut self, service: &Service, port: u16) -> Result<Choice<'a>, NoChoice> {
+        let client = self.client();
+        let snapshot = self.snapshot;
+        self.steps.tell(|| Step::Endpoints {
+            service: service.key(),
+            port,
+            among: best(snapshot, service, port, client),
+        });
+        let choice = choose(snapshot, service, port, client, &mut self.draw)?;
+        self.steps.tell(|| Step::Endpoint { workload: Arc::clone(&choice.workload.uid), port: choice.port });
+        Ok(choice)
+    }
+
     /// The way to a workload of another network: through that network's gateway, to the service by name, for
     /// its addresses mean nothing here.
     pub(super) fn across_networks(
@@ -56,6 +72,10 @@ impl Planner<'_> {
         workload: &Arc<Workload>,
         kind: HopKind,
     ) -> Result<Route, Refusal> {
+        self.steps.tell(|| Step::OtherNetwork {
+            network: Arc::clone(&workload.network),
+            gateway: workload.network_gateway.as_ref().map(|gateway| gateway.destination.to_string()),
+        });
         let gateway = workload.network_gateway.as_ref().and_then(|gateway| self.gateway(gateway));
         let Some(gateway) = gateway else {
             let network = workload.network.to_string();

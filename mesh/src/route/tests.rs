@@ -9,6 +9,7 @@ use crate::workload::{Health, Locality, NetworkMode};
 
 mod balancing;
 mod networks;
+mod steps;
 mod waypoints;
 
 /// The pod that connects: 10.0.0.1 and fd00::1, in r1/z1/s1, on node n1.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Authority, HopKind, Planner, Refusal, Route};
+use super::{Authority, HopKind, Planner, Refusal, Route, Step};
 use crate::service::Service;
 use crate::workload::GatewayAddress;
 
@@ -13,6 +13,7 @@ impl Planner<'_> {
         let own = service.waypoint.as_deref();
         let mut all = own.into_iter().chain(weighted().map(|waypoint| &waypoint.destination));
         if all.any(|waypoint| self.comes_from(waypoint)) {
+            self.steps.tell(|| Step::FromWaypoint);
             return None;
         }
         let mut left = match weighted().map(|waypoint| u64::from(waypoint.weight)).sum() {
@@ -35,6 +36,7 @@ impl Planner<'_> {
         waypoint: &GatewayAddress,
         service: Option<&Arc<Service>>,
     ) -> Result<Route, Refusal> {
+        self.steps.tell(|| Step::Waypoint(waypoint.destination.to_string()));
         let refusal =
             Refusal::NoWaypoint { waypoint: waypoint.destination.to_string(), destination: self.destination };
         let Some((workload, port, of)) = self.gateway_workload(waypoint) else { return Err(refusal) };

@@ -38,6 +38,7 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
+pub mod trace;
 mod worker;
 
 use std::io;

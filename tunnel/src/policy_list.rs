@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use mesh::authorize::{authorize_listed, unknown_policies};
+use mesh::authorize::{Considered, authorize_listed, explain_listed, unknown_policies};
 use mesh::{Connection, DenyReason, Judgement, Snapshot, Workload, authorize};
 
 /// What is remembered for one pod.
@@ -59,13 +59,36 @@ impl PolicyList {
         connection: &Connection<'_>,
     ) -> Judgement {
         let now = authorize(snapshot, workload, connection);
-        match self.previous(snapshot, workload) {
-            // What is denied by a policy that is known stays denied, whatever comes.
-            Some(previous) if !matches!(now.known, Some(DenyReason::Explicit { .. })) => {
-                authorize_listed(snapshot, workload, &previous.authorization_policies, connection)
-            }
-            _ => now,
+        match self.instead(snapshot, workload, &now) {
+            Some(listed) => authorize_listed(snapshot, workload, &listed.authorization_policies, connection),
+            None => now,
         }
+    }
+
+    /// Judges as [`Self::authorize`] does, and tells what each policy said.
+    pub(crate) fn explain(
+        &self,
+        snapshot: &Snapshot,
+        workload: &Arc<Workload>,
+        connection: &Connection<'_>,
+    ) -> (Judgement, Vec<Considered>) {
+        let now = explain_listed(snapshot, workload, &workload.authorization_policies, connection);
+        match self.instead(snapshot, workload, &now.0) {
+            Some(listed) => explain_listed(snapshot, workload, &listed.authorization_policies, connection),
+            None => now,
+        }
+    }
+
+    /// The workload with the list that counts in the place of its present one, by which it was judged so.
+    fn instead(
+        &self,
+        snapshot: &Snapshot,
+        workload: &Arc<Workload>,
+        now: &Judgement,
+    ) -> Option<Arc<Workload>> {
+        let previous = self.previous(snapshot, workload)?;
+        // What is denied by a policy that is known stays denied, whatever comes.
+        (!matches!(now.known, Some(DenyReason::Explicit { .. }))).then_some(previous)
     }
 
     /// How long it is still worth waiting for what is unknown.

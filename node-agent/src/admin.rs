@@ -16,7 +16,7 @@ mod scrape;
 mod seats;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::logging::Levels;
 
 pub(crate) use address::AdminAddress;
+pub(crate) use dump::moment;
 pub(crate) use node::{Agent, Node};
 pub(crate) use ports::{bind, bind_admin, serve_metrics, serve_readiness};
 use server::Limits;
@@ -53,7 +54,7 @@ pub(crate) struct Admin {
     /// Whether the mesh is what a file says, and nothing else.
     pub(crate) mesh_is_given: bool,
     /// This node's pods, connections and certificates.
-    pub(crate) node: Box<dyn Node>,
+    pub(crate) node: Arc<dyn Node>,
     /// The effective configuration, without secrets.
     pub(crate) config: serde_json::Value,
     /// What is logged.

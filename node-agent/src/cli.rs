@@ -1,5 +1,6 @@
 //! The command line of the `culvert` binary.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,9 +14,14 @@ pub(crate) const BPFFS: &str = "/sys/fs/bpf/culvert";
 /// The process table.
 pub(crate) const PROC: &str = "/proc";
 
+/// What the commands end with.
+const CODES: &str = "\
+Exit codes: 0 all is well, 1 something is wrong or the command failed, 2 no agent answers, 3 denied (trace, policy check), \
+64 the command line is wrong.";
+
 /// The node data plane of an ambient service mesh.
 #[derive(Debug, Parser)]
-#[command(name = "culvert", version, about)]
+#[command(name = "culvert", version, about, after_help = CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -35,11 +41,31 @@ pub(crate) enum Command {
     /// Release every pod and remove all that capture has left on this node; no agent may be running.
     Detach(DetachArgs),
     /// Show the capture of this node's pods line by line, with what is wrong and how to mend it.
-    ///
-    /// Ends with 0 if everything is whole, 1 if something is wrong, 2 if no agent answers.
     Verify(VerifyArgs),
     /// Show how many pods of this node are in which state.
     Status(StatusArgs),
+    /// Show the pods of this node that are to be in the mesh, and how each of them is.
+    Pods(PodsArgs),
+    /// Show the connections of this node's pods that are open now.
+    Connections(WatchArgs),
+    /// Show whose certificates this node holds, and for how long they are good.
+    Cert(Asked),
+    /// Show what has happened lately on this node.
+    Events(WatchEventsArgs),
+    /// Show where a connection would go and why, without making it.
+    Trace(TraceArgs),
+    /// Ask policy.
+    Policy(PolicyArgs),
+    /// Show what the agent logs, or change it until `--reset` or its end.
+    Logging(LoggingArgs),
+    /// Show live who opens, fails and moves how much; needs a terminal.
+    Top(TopArgs),
+    /// Collect what helps to understand this node from afar in one archive, without secrets.
+    Support(SupportArgs),
+    /// Print a script that completes this command line in a shell.
+    Completions(CompletionsArgs),
+    /// Print a manual page, to be read by `man -l -`.
+    Man(ManArgs),
 }
 
 /// Where an installation keeps its things. Two agents on one kernel need different ones.
@@ -71,6 +97,8 @@ pub(crate) enum Output {
     Table,
     /// For programs.
     Json,
+    /// For both.
+    Yaml,
 }
 
 /// Where to ask.
@@ -87,11 +115,140 @@ pub(crate) struct Asked {
 /// Options of `culvert verify`.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// One pod only.
-    #[arg(value_name = "NAMESPACE/POD")]
+    /// Pods of this name only, in whatever namespace, or the one of NAMESPACE/POD.
+    #[arg(value_name = "POD")]
     pub(crate) pod: Option<String>,
     #[command(flatten)]
     pub(crate) asked: Asked,
+}
+
+/// Options of `culvert pods`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PodsArgs {
+    /// Pods of this name only, in whatever namespace, or the one of NAMESPACE/POD.
+    #[arg(value_name = "POD")]
+    pub(crate) pod: Option<String>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert connections`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// Those of pods of this name only, in whatever namespace, or of the one of NAMESPACE/POD.
+    #[arg(value_name = "POD")]
+    pub(crate) pod: Option<String>,
+    /// Go on, and show what opens and closes.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert events`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchEventsArgs {
+    /// Go on, and show what happens.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert trace`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TraceArgs {
+    /// Who connects: POD, NAMESPACE/POD, the uid of a workload, or an address.
+    #[arg(value_name = "POD|IP")]
+    pub(crate) from: String,
+    /// Where to. Without, only what is known of who connects is shown.
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) to: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert policy`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+/// What to ask policy.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Show whether a connection would be allowed, and the rule that decides.
+    Check(PolicyCheckArgs),
+}
+
+/// Options of `culvert policy check`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct PolicyCheckArgs {
+    /// Who connects, such as spiffe://cluster.local/ns/demo/sa/client; `none` for who comes in plaintext.
+    #[arg(long, value_name = "ID")]
+    pub(crate) from: String,
+    /// The client's address; that of a workload of its identity if it is not given.
+    #[arg(long, value_name = "IP")]
+    pub(crate) source: Option<IpAddr>,
+    /// Whom to: POD, NAMESPACE/POD, the uid of a workload, or an address.
+    #[arg(long, value_name = "POD")]
+    pub(crate) to: String,
+    /// The port of the pod.
+    #[arg(long)]
+    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert logging`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LoggingArgs {
+    /// error, warn, info, debug, trace or off; or SCOPE=LEVEL, several with commas.
+    #[arg(value_name = "LEVEL")]
+    pub(crate) level: Option<String>,
+    /// Go back to what the agent was started with, first.
+    #[arg(long)]
+    pub(crate) reset: bool,
+    #[command(flatten)]
+    pub(crate) asked: Asked,
+}
+
+/// Options of `culvert top`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) every: u32,
+    /// The agent's run directory.
+    #[arg(long, env = "CULVERT_RUN_DIR", default_value = RUN_DIR)]
+    pub(crate) run_dir: PathBuf,
+}
+
+/// Options of `culvert support`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct SupportArgs {
+    /// The archive to make; by default culvert-support-SECONDS.tar.gz in the current directory.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+    /// The agent's run directory.
+    #[arg(long, env = "CULVERT_RUN_DIR", default_value = RUN_DIR)]
+    pub(crate) run_dir: PathBuf,
+}
+
+/// Options of `culvert completions`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `culvert man`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct ManArgs {
+    /// One of the commands, instead of all in short.
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// Options of `culvert status`.

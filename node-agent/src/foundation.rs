@@ -111,11 +111,11 @@ impl<'a> Foundation<'a> {
         Ok(tunnel)
     }
 
-    /// Shows the metrics that are registered by now, and what the node says of itself.
-    pub(crate) fn show(&mut self, feed: &Feed, node: Box<dyn Node>) -> anyhow::Result<()> {
+    /// Shows the metrics that are registered by now, and what the node says of itself. They are returned, for whoever shows them otherwise.
+    pub(crate) fn show(&mut self, feed: &Feed, node: Arc<dyn Node>) -> anyhow::Result<Arc<Registry>> {
         let registry = Arc::new(std::mem::take(&mut self.registry));
         if let Some(port) = self.ports.metrics.take() {
-            self.background.spawn(admin::serve_metrics(port, registry));
+            self.background.spawn(admin::serve_metrics(port, Arc::clone(&registry)));
         }
         let admin = Admin {
             store: Arc::clone(&feed.store),
@@ -127,7 +127,7 @@ impl<'a> Foundation<'a> {
         };
         let ports = std::mem::take(&mut self.ports.admin).into_iter().map(|(_, port)| port).collect();
         self.background.spawn(admin::serve(ports, admin));
-        Ok(())
+        Ok(registry)
     }
 }
 

@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 pub(crate) use self::levels::Levels;
 pub(crate) use self::writer::Lost;
 use self::writer::Writer;
+use crate::events::{Events, Recorder};
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -38,6 +39,8 @@ pub(crate) struct Logging {
     pub(crate) dropped: Lost,
     /// What is logged.
     pub(crate) levels: Levels,
+    /// What of it is kept.
+    pub(crate) events: Events,
     _writer: Writer,
 }
 
@@ -49,12 +52,13 @@ pub(crate) fn start(format: LogFormat, words: &str) -> anyhow::Result<Logging> {
     let layer = tracing_subscriber::fmt::layer().with_writer(writer.lines());
     let (filter, handle) = reload::Layer::new(filter);
     let levels = Levels::new(words, handle);
-    let registry = tracing_subscriber::registry().with(filter);
+    let events = Events::default();
+    let registry = tracing_subscriber::registry().with(filter).with(Recorder(events.clone()));
     match format {
         LogFormat::Plain => registry.with(layer.event_format(plain::Plain)).try_init()?,
         LogFormat::Json => registry.with(layer.event_format(json::Json)).try_init()?,
     }
-    Ok(Logging { dropped, levels, _writer: writer })
+    Ok(Logging { dropped, levels, events, _writer: writer })
 }
 
 /// What every line begins with, in whichever form.
@@ -71,7 +75,7 @@ impl Head {
 }
 
 /// Level names are lower case here.
-fn level_name(level: Level) -> &'static str {
+pub(crate) fn level_name(level: Level) -> &'static str {
     match level {
         Level::ERROR => "error",
         Level::WARN => "warn",
@@ -82,12 +86,12 @@ fn level_name(level: Level) -> &'static str {
 }
 
 /// The module that speaks, without the name of the binary: `enrollment`, `tunnel:hbone`.
-fn scope(target: &str) -> String {
+pub(crate) fn scope(target: &str) -> String {
     target.strip_prefix("culvert::").unwrap_or(target).replace("::", ":")
 }
 
 /// RFC 3339 with microseconds, UTC.
-fn timestamp() -> String {
+pub(crate) fn timestamp() -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
         "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
     );

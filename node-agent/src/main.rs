@@ -10,10 +10,12 @@ mod admin_socket;
 mod certificates;
 mod cli;
 mod cni_server;
+mod commands;
 mod config;
 mod detach;
 mod ending;
 mod enrollment;
+mod events;
 mod feed;
 mod foundation;
 mod handover;
@@ -30,14 +32,13 @@ mod run;
 mod settling;
 mod tls;
 mod unix_server;
-mod verify;
 mod zds;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, PolicyCommand};
 use crate::config::Config;
 
 /// Can make profiles of the heap; see `linux::malloc` for what it is told.
@@ -46,7 +47,15 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let done = |outcome: anyhow::Result<()>| outcome.map(|()| ExitCode::SUCCESS);
-    let outcome = match Cli::parse().command {
+    let line = match Cli::try_parse() {
+        Ok(line) => line,
+        Err(other) => {
+            // Help and version are answers, and go to stdout. A stream that is closed has nobody to tell.
+            let _ = other.print();
+            return if other.use_stderr() { ExitCode::from(commands::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let outcome = match line.command {
         Command::Run(args) => {
             done(Config::read(&args.flags).map_err(Into::into).and_then(|config| run::run(&config)))
         }
@@ -54,14 +63,27 @@ fn main() -> ExitCode {
         Command::Uninstall(args) => done(install::uninstall(&args.flags)),
         Command::Config(args) => done(config::show(&args)),
         Command::Detach(args) => done(detach::detach(&args)),
-        Command::Verify(args) => verify::verify(&args),
-        Command::Status(args) => verify::status(&args),
+        Command::Verify(args) => commands::verify(&args),
+        Command::Status(args) => commands::status(&args),
+        Command::Pods(args) => commands::pods(&args),
+        Command::Connections(args) => commands::connections(&args),
+        Command::Cert(asked) => commands::certificates(&asked),
+        Command::Events(args) => commands::events(&args),
+        Command::Trace(args) => commands::trace(&args),
+        Command::Policy(args) => match args.command {
+            PolicyCommand::Check(args) => commands::check_policy(&args),
+        },
+        Command::Logging(args) => commands::logging(&args),
+        Command::Top(args) => commands::top(&args),
+        Command::Support(args) => commands::support(&args),
+        Command::Completions(args) => commands::completions(&args),
+        Command::Man(args) => commands::man(&args),
     };
     match outcome {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
-            ExitCode::FAILURE
+            commands::code_of(&error)
         }
     }
 }

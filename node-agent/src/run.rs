@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use redirect::{Events, Listeners, NodeCapture, NodeGuard, Preparation, Role};
 
+use crate::admin_socket::Subjects;
 use crate::cli::Place;
 use crate::config::Config;
 use crate::ending::Ending;
@@ -107,7 +108,17 @@ async fn serve(
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     let certificates = Arc::clone(&feed.certificates);
     let agent = admin::Agent { enroller: Arc::clone(&enroller), tunnel: Arc::clone(&tunnel), certificates };
-    foundation.show(&feed, Box::new(agent))?;
+    let agent: Arc<dyn admin::Node> = Arc::new(agent);
+    let registry = foundation.show(&feed, Arc::clone(&agent))?;
+    let subjects = Subjects {
+        node: agent,
+        store: Arc::clone(&feed.store),
+        tunnel: Arc::clone(&tunnel),
+        levels: logging.levels.clone(),
+        events: logging.events.clone(),
+        config: serde_json::to_value(&config.effective).context("the configuration")?,
+        registry,
+    };
 
     let taken = enrollment::inherit(&enroller).await;
     let sockets = [CNI, ADMIN, HANDOVER].map(|name| claim.socket(name));
@@ -124,7 +135,7 @@ async fn serve(
     background.spawn(membership.keep_list());
     tokio::spawn(enrollment::run(Arc::clone(&enroller), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
-    let estate = hand_out(place, Arc::clone(&enroller), lock, ports, sockets)?;
+    let estate = hand_out(place, Arc::clone(&enroller), subjects, (lock, ports), sockets)?;
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     settle_later();
@@ -154,12 +165,12 @@ fn make_sysctls_writable() {
 fn hand_out(
     place: &Place,
     enroller: Arc<Enroller>,
-    lock: InstanceLock,
-    ports: Vec<Named>,
+    subjects: Subjects,
+    (lock, ports): (InstanceLock, Vec<Named>),
     [cni, admin, handover]: [Option<OwnedFd>; 3],
 ) -> anyhow::Result<Arc<Estate>> {
     let (runtime, run_dir) = (tokio::runtime::Handle::current(), &place.run_dir);
-    let admin = admin_socket::start(run_dir, admin, Arc::clone(&enroller), runtime.clone())?;
+    let admin = admin_socket::start(run_dir, admin, Arc::clone(&enroller), subjects, runtime.clone())?;
     let cni = cni_server::start(run_dir, cni, Arc::clone(&enroller), runtime)?;
     let path = run_dir.join(format!("{HANDOVER}.sock"));
     let listener = unix_server::listen(&path, "the next agent", handover)?;

@@ -18,6 +18,7 @@ use axum::response::IntoResponse;
 use control::dump::{self, Form, PolicyView, ServiceView, WorkloadView};
 use mesh::{Policy, Service, Snapshot, Workload};
 
+pub(crate) use self::certificates::moment;
 use self::writer::{Broken, Writer};
 use super::{Admin, Shared};
 

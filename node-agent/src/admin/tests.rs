@@ -87,7 +87,7 @@ impl World {
         let admin = Admin {
             store,
             mesh_is_given: true,
-            node: Box::new(MadeUp(certificates().await)),
+            node: Arc::new(MadeUp(certificates().await)),
             config: json!({"node": "node-a"}),
             levels: Levels::new("info", handle),
             quit: Arc::clone(&quit),
@@ -144,7 +144,7 @@ fn joined(mut rest: &[u8]) -> Vec<u8> {
 }
 
 /// One identity in each state.
-async fn certificates() -> Vec<(Identity, State)> {
+pub(crate) async fn certificates() -> Vec<(Identity, State)> {
     use control::ca::LocalCa;
     use control::certificates::{CertificateError, Config, Manager};
 

@@ -1,4 +1,4 @@
-//! What `culvert verify` and the agent say to each other: one JSON message a datagram (`SOCK_SEQPACKET`); one request, then
+//! What the command line and the agent say to each other: one JSON message a datagram (`SOCK_SEQPACKET`); one request, then
 //! answers up to [`Answer::End`].
 //!
 //! Both sides state a version and refuse another one; unknown fields are ignored so that fields can be added. One answer is
@@ -11,6 +11,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::enrollment::PodSight;
+
+pub(crate) use super::certificates::CertificateRow;
+pub(crate) use super::connections::ConnectionRow;
+pub(crate) use super::levels::LevelChange;
+pub(crate) use super::pods::PodRow;
+pub(crate) use super::trace::{SourceView, TraceQuestion, WayView};
+pub(crate) use super::verdict::{PolicyQuestion, VerdictView};
+pub(crate) use crate::events::Event;
 
 /// Version of the messages in this module.
 pub(crate) const VERSION: u32 = 1;
@@ -38,19 +46,40 @@ pub(crate) struct Request {
     pub(crate) version: u32,
     /// For what.
     pub(crate) command: Command,
-    /// Only of this pod, `namespace/name`.
+    /// Only of the pods of this name, or of the one of `namespace/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pod: Option<String>,
 }
 
 /// The commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Command {
     /// Inspect node and pods.
     Verify,
     /// Count pods by state.
     Status,
+    /// Every pod, one by one.
+    Pods,
+    /// Every connection, one by one.
+    Connections,
+    /// Every certificate, one by one.
+    Certificates,
+    /// What has happened.
+    Events {
+        /// After the event of this number.
+        after: u64,
+    },
+    /// Why a connection would go where it goes.
+    Trace(TraceQuestion),
+    /// What policy says of a connection.
+    Policy(PolicyQuestion),
+    /// Show what is logged, and change it.
+    Logging(LevelChange),
+    /// The configuration in force.
+    Config,
+    /// The metrics.
+    Metrics,
 }
 
 /// One part of an answer.
@@ -66,8 +95,42 @@ pub(crate) enum Answer {
     Pod(PodView),
     /// Counts.
     Status(StatusView),
+    /// One pod in short.
+    PodRow(PodRow),
+    /// One connection.
+    Connection(ConnectionRow),
+    /// One certificate.
+    Certificate(CertificateRow),
+    /// Something that has happened.
+    Event(Event),
+    /// Who would connect.
+    Source(SourceView),
+    /// One way that a connection may go.
+    Way(Box<WayView>),
+    /// What policy says.
+    Verdict(VerdictView),
+    /// What is logged.
+    Levels {
+        /// In the words of the filter.
+        levels: String,
+    },
+    /// A piece of a long text.
+    Piece {
+        /// What follows on the piece before.
+        text: String,
+    },
+    /// So many of what was asked for are not told.
+    LeftOut {
+        /// How many.
+        count: usize,
+    },
     /// There is no more.
     End,
+    /// The question was understood, and there is no answer to it.
+    Refused {
+        /// Why.
+        why: String,
+    },
     /// The request was not understood.
     Failed {
         /// Why.
@@ -163,9 +226,14 @@ impl Request {
 }
 
 impl Answer {
-    /// The bytes to send.
+    /// The bytes to send. What is too long for a message is told to be so.
     pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(&Envelope { version: VERSION, message: self })?)
+        let bytes = serde_json::to_vec(&Envelope { version: VERSION, message: self })?;
+        if bytes.len() <= MAX_MESSAGE {
+            return Ok(bytes);
+        }
+        let why = format!("a part of the answer is longer than {MAX_MESSAGE} bytes");
+        Ok(serde_json::to_vec(&Envelope { version: VERSION, message: Self::Refused { why } })?)
     }
 
     /// Reads an answer.

@@ -31,6 +31,16 @@ pub(crate) struct PodKey {
     pub(crate) name: String,
 }
 
+impl PodKey {
+    /// Whether this is its name, with its namespace (`NAMESPACE/POD`) or without (`POD`).
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        match name.split_once('/') {
+            Some((namespace, name)) => self.namespace == namespace && self.name == name,
+            None => self.name == name,
+        }
+    }
+}
+
 impl std::fmt::Display for PodKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)

@@ -45,7 +45,7 @@ pub(crate) async fn serve(
         tunnel: Arc::clone(&tunnel),
         certificates: Arc::clone(&feed.certificates),
     };
-    foundation.show(&feed, Box::new(shown))?;
+    foundation.show(&feed, Arc::new(shown))?;
     follow(by_others.socket.clone(), pods, pods_pending)?;
     tracing::info!(
         node = config.node.name,

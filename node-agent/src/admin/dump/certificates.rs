@@ -80,7 +80,7 @@ fn pem(der: &[u8]) -> String {
 }
 
 /// RFC 3339 in seconds, UTC.
-fn moment(at: OffsetDateTime) -> String {
+pub(crate) fn moment(at: OffsetDateTime) -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
         time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z");
     at.format(FORMAT).unwrap_or_default()

@@ -92,6 +92,10 @@ impl Attachment {
         if !addresses.iter().any(is_routable) {
             return Err(CaptureError::NoAddress);
         }
+        // What arrives at an address that capture does not know goes past it.
+        if addresses.len() > abi::MAX_ADDRESSES as usize {
+            return Err(CaptureError::TooManyAddresses(addresses.len()));
+        }
         let directory = node.pins().pod(cookie);
         refuse_other_installation(node, cookie, &netns)?;
         let fresh = !directory.exists();
@@ -170,7 +174,7 @@ impl Attachment {
         let own = object.map_mut(map::ADDRESSES).ok_or(CaptureError::Missing(map::ADDRESSES))?;
         let mut own = HashMap::<_, Shared<PodAddress>, u32>::try_from(own)
             .map_err(CaptureError::map(map::ADDRESSES))?;
-        for address in self.addresses.iter().take(abi::MAX_ADDRESSES as usize) {
+        for address in &self.addresses {
             own.insert(Shared(PodAddress::from(*address)), 0, 0)
                 .map_err(CaptureError::map(map::ADDRESSES))?;
         }

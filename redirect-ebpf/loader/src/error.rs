@@ -46,6 +46,9 @@ pub enum CaptureError {
          must give it one first"
     )]
     NoAddress,
+    /// More addresses than can be captured, and none may be left out.
+    #[error("the pod has {0} addresses and capture takes {max}; take some away", max = abi::MAX_ADDRESSES)]
+    TooManyAddresses(usize),
     /// Somebody else's agent captures the pod.
     #[error(
         "another installation of culvert captures this pod (sk_lookup program {0}); stop it and run its `culvert detach`, or \

@@ -245,7 +245,7 @@ impl Guard {
         const ANEW: &str = "the agent captures the pod anew with the addresses that it has";
         let as_key = |address: &IpAddr| PodAddress::from(*address).words();
         let known: HashSet<[u32; 4]> = self.addresses.keys().flatten().map(|key| key.0.words()).collect();
-        let wanted: HashSet<[u32; 4]> = now.iter().take(abi::MAX_ADDRESSES as usize).map(as_key).collect();
+        let wanted: HashSet<[u32; 4]> = now.iter().map(as_key).collect();
         if known == wanted {
             return Ok(());
         }

@@ -273,6 +273,28 @@ fn pods_of_another_layout_are_taken_over_without_a_gap() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_pod_with_more_addresses_than_are_captured_is_not_enrolled_in_part() -> Result<()> {
+    const MORE: u8 = 70;
+    let mut world = World::new()?;
+    let [n1, _] = world.nodes.clone();
+    let crowded = n1.add_plain_pod("crowded", "demo")?;
+    let name = crowded.netns().file_name().context("name")?.to_string_lossy().into_owned();
+    for n in 1..=MORE {
+        command::ip(&format!("-n {name} addr add 10.200.0.{n}/32 dev eth0"))?;
+    }
+    world.mesh.enroll.push(Enroll::running(&crowded));
+    world.write_mesh()?;
+    world.agent1.wait_for_log(&["pod not enrolled", "demo/crowded", "capture takes 64"], LIMIT)?;
+    for n in 10..=MORE {
+        command::ip(&format!("-n {name} addr del 10.200.0.{n}/32 dev eth0"))?;
+    }
+    world
+        .agent1
+        .wait_for_log(&["pod enrolled, its capture is verified", "demo/crowded"], Duration::from_secs(60))?;
+    Ok(())
+}
+
 fn gateway(netns: &str, family: &str) -> Result<String> {
     let route = command::ip(&format!("-n {netns} {family} route show default"))?;
     let mut words = route.split_whitespace().skip_while(|word| *word != "via");

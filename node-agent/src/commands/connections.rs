@@ -39,15 +39,17 @@ pub(crate) fn connections(args: &WatchArgs) -> anyhow::Result<ExitCode> {
     };
     let mut before = look()?;
     output::show(args.asked.output, &before, |rows, paint| table(rows.iter(), paint))?;
-    while args.watch {
+    if !args.watch {
+        return Ok(code(true));
+    }
+    loop {
         std::thread::sleep(PERIOD);
         let now = look()?;
         if !output::print(&changed(args.asked.output, &before, &now)?)? {
-            break;
+            return Ok(code(true));
         }
         before = now;
     }
-    Ok(code(true))
 }
 
 /// A line for each change; for programs a JSON object, or a YAML document.

@@ -17,5 +17,6 @@ pub mod plan;
 pub mod slow;
 pub mod soak;
 pub mod storm;
+pub mod upgrade;
 pub mod watch;
 pub mod world;

@@ -3,6 +3,7 @@
 //! A worker is a thread in its pod's namespace. That attempts fail is counted, for in a storm they do; that somebody is served who
 //! must not be, or served by another than was asked, is noted as wrong, and never forgiven.
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,10 +57,14 @@ pub struct Counts {
     pub served: AtomicU64,
     /// Those that were not.
     pub failed: AtomicU64,
+    /// Of these, those that were refused or reset, and not only too slow.
+    pub refused: AtomicU64,
     /// Requests on connections that are kept, and were answered.
     pub exchanged: AtomicU64,
     /// Connections that were kept and had to be made anew.
     pub renewed: AtomicU64,
+    /// Of these, those that had ended, and were not only too slow.
+    pub lost: AtomicU64,
     /// Attempts of those who must not be served, and were not.
     pub denied: AtomicU64,
     wrong: Mutex<Vec<String>>,
@@ -211,7 +216,8 @@ impl Worker {
                     self.judge(&reply, &path);
                     self.counts.served.fetch_add(1, Ordering::Relaxed);
                 }
-                Attempt::Refused(_) | Attempt::TimedOut(_) => {
+                failed => {
+                    self.counts.refused.fetch_add(u64::from(failed.is_refused()), Ordering::Relaxed);
                     self.counts.failed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -244,7 +250,8 @@ impl Worker {
                     self.counts.exchanged.fetch_add(1, Ordering::Relaxed);
                     kept = Some(http);
                 }
-                Err(_) => {
+                Err(error) => {
+                    self.counts.lost.fetch_add(u64::from(!is_late(&error)), Ordering::Relaxed);
                     self.counts.renewed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -281,6 +288,12 @@ impl Worker {
             self.counts.note(format!("asked {} for {path}: {reply:?}", self.way.server));
         }
     }
+}
+
+/// Whether an answer did not come in time, which is all that is known then.
+fn is_late(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    matches!(cause, Some(ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
 #[cfg(test)]

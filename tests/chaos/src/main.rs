@@ -1,4 +1,4 @@
-//! `chaos`: a storm, or a soak. `cargo xtask test chaos` builds and starts it.
+//! `chaos`: a storm, a soak, or an upgrade. `cargo xtask test chaos` builds and starts it.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "this program talks to people")]
@@ -21,19 +21,27 @@ struct Args {
     /// Nothing fails; what the agents hold under 300 new connections a second must not grow.
     #[arg(long)]
     soak: bool,
-    /// Copy the agents' logs of a storm to this directory.
+    /// Nothing fails; both agents are replaced under 500 new connections a second, and nobody may notice.
+    #[arg(long, conflicts_with_all = ["soak", "minutes"])]
+    upgrade: bool,
+    /// Another rate of new connections a second, for a soak or an upgrade.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Copy the agents' logs of a storm or an upgrade to this directory.
     #[arg(long)]
     logs: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
     harness::run::teardown_on_signals()?;
-    let Args { minutes, seed, soak, logs } = Args::parse();
+    let Args { minutes, seed, soak, upgrade, rate, logs } = Args::parse();
     let seed = seed.unwrap_or_else(of_the_clock);
     let length = Duration::from_secs(minutes * 60);
-    println!("  seed {seed}, {minutes} min");
-    if soak {
-        chaos::soak::soak(seed, length)?;
+    println!("  seed {seed}");
+    if upgrade {
+        chaos::upgrade::upgrade(seed, rate.unwrap_or(chaos::upgrade::RATE), logs.as_deref())?;
+    } else if soak {
+        chaos::soak::soak(seed, length, rate.unwrap_or(chaos::soak::RATE))?;
     } else {
         chaos::storm::rage(seed, length, logs.as_deref())?;
     }

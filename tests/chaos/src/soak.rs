@@ -14,8 +14,9 @@ use crate::watch::Watch;
 use crate::world::World;
 
 /// New connections a second on both ways together.
-const RATE: u64 = 300;
-const SIZE: Size = Size { rate: RATE / 2, workers: 16, kept: 100 };
+pub const RATE: u64 = 300;
+/// Connections that are kept, on each way.
+const KEPT: usize = 100;
 /// Between two looks.
 const PERIOD: Duration = Duration::from_secs(5);
 /// The part of the time in which everything that grows at first has grown.
@@ -27,12 +28,13 @@ const UNSEEN: [f64; 3] = [4.0, 8.0, 8.0];
 /// Parts of a thousand of the rate that must have been reached: else it was not that load.
 const REACHED: u64 = 950;
 
-/// A soak of this length.
-pub fn soak(seed: u64, length: Duration) -> Result<()> {
+/// A soak of this length, at this rate.
+pub fn soak(seed: u64, length: Duration, rate: u64) -> Result<()> {
     let world = World::new(seed, false)?;
     let watch = Watch::start(world.wire.netns())?;
     until_it_sees(&world, &watch)?;
-    let load = Load::start(&ways(&world), &denied(&world), SIZE)?;
+    let size = Size { rate: rate / 2, workers: 16, kept: KEPT };
+    let load = Load::start(&ways(&world), &denied(&world), size)?;
     goes_on(&load.counts, 1)?;
     let began = Instant::now();
     let mut looks: Vec<(f64, [Levels; 2])> = Vec::new();
@@ -52,8 +54,11 @@ pub fn soak(seed: u64, length: Duration) -> Result<()> {
     watch.finish()?;
     let (served, failed) = (Counts::now(&counts.served), Counts::now(&counts.failed));
     ensure!(failed == 0, "{failed} of {} connections failed", served + failed);
-    let wanted = RATE * took.as_secs() * REACHED / 1000;
-    ensure!(served >= wanted, "{served} connections in {took:?}: this machine does not make {RATE} a second");
+    let wanted = rate * took.as_secs() * REACHED / 1000;
+    ensure!(
+        served >= wanted,
+        "{served} connections in {took:?}: this machine does not make {rate} a second; --rate sets another"
+    );
     looks.retain(|(at, _)| *at >= (took / WARM_UP).as_secs_f64());
     for (number, place) in world.places.iter().enumerate() {
         let of = |what: fn(&Levels) -> f64| -> Vec<(f64, f64)> {

@@ -1,7 +1,7 @@
 //! `test chaos`: two nodes under load while agents die, links flap and disks fill up.
 //!
-//! First what spoils packets is itself tested, then the storm is let loose; or, with `--soak`, nothing fails for as long as is said
-//! and what the agents hold must not grow.
+//! First what spoils packets is itself tested, then the storm is let loose. With `--soak` nothing fails for as long as is said, and
+//! what the agents hold must not grow; with `--upgrade` both agents are replaced under load, and nobody may notice.
 
 use std::process::Command;
 
@@ -25,13 +25,23 @@ pub(super) struct Weather {
     /// Nothing fails, and what the agents hold under load must not grow; chaos alone.
     #[arg(long)]
     soak: bool,
+    /// Both agents are replaced under load, and nobody may notice; chaos alone.
+    #[arg(long)]
+    upgrade: bool,
+    /// Another rate of new connections a second for a soak or an upgrade; chaos alone.
+    #[arg(long)]
+    rate: Option<u64>,
 }
 
 impl Weather {
     /// An error if one was given to other suites.
     pub(super) fn only_for_chaos(&self, is_it: bool) -> Result<()> {
-        if !is_it && (self.minutes.is_some() || self.seed.is_some() || self.soak) {
-            bail!("--minutes, --seed and --soak are of the suite chaos: cargo xtask test chaos --minutes 20");
+        let any =
+            [self.minutes, self.seed, self.rate].iter().any(Option::is_some) || self.soak || self.upgrade;
+        if any && !is_it {
+            bail!(
+                "--minutes, --seed, --soak, --upgrade and --rate are of chaos: cargo xtask test chaos --minutes 20"
+            );
         }
         Ok(())
     }
@@ -49,10 +59,11 @@ pub(super) fn run(weather: &Weather, filter: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let mut storm = Command::new(built.program("chaos")?);
-    let with_value = [("--minutes", weather.minutes), ("--seed", weather.seed)];
+    let with_value = [("--minutes", weather.minutes), ("--seed", weather.seed), ("--rate", weather.rate)];
     for (name, value) in with_value {
         storm.args(value.iter().flat_map(|value| [name.to_owned(), value.to_string()]));
     }
     storm.args(weather.soak.then_some("--soak"));
+    storm.args(weather.upgrade.then_some("--upgrade"));
     shell::run(storm.envs(binaries.environment()))
 }

@@ -21,7 +21,7 @@ Exit codes: 0 all is well, 1 something is wrong or the command failed, 2 no agen
 
 /// The node data plane of an ambient service mesh.
 #[derive(Debug, Parser)]
-#[command(name = "culvert", version, about, after_help = CODES)]
+#[command(name = "culvert", version, after_help = CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

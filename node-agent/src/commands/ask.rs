@@ -18,10 +18,10 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Nobody answers.
 #[derive(Debug, Error)]
-#[error("no agent answers at {path} ({source}); is it running, and is this its --run-dir? Run this as root")]
+#[error("no agent answers at {path} ({cause}); is it running, and is this its --run-dir? Run this as root")]
 pub(super) struct NoAgent {
     path: PathBuf,
-    source: io::Error,
+    cause: io::Error,
 }
 
 /// The agent's answers up to the last.
@@ -30,7 +30,7 @@ pub(super) struct NoAgent {
 /// [`NoAgent`] if none is there or it falls silent; what the agent has against the question, in its words.
 pub(super) fn ask(run_dir: &Path, request: &Request) -> anyhow::Result<Vec<Answer>> {
     let path = run_dir.join(SOCKET);
-    let silent = |source| NoAgent { path: path.clone(), source };
+    let silent = |cause| NoAgent { path: path.clone(), cause };
     let connection = Connection::connect(&path, TIMEOUT).map_err(silent)?;
     connection.send(&request.encode()?, &[]).map_err(silent)?;
     let mut answers = Vec::new();

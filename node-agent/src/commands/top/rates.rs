@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Where a family of metrics is counted.
-type Count = fn(&mut Counters) -> &mut f64;
+/// Which of the counters.
+type Field = fn(&mut Counters) -> &mut f64;
 
 /// What a family of metrics is counted as here.
-const FAMILIES: [(&str, Count); 5] = [
+const FAMILIES: [(&str, Field); 5] = [
     ("istio_tcp_connections_opened_total", |counters| &mut counters.opened),
     ("istio_tcp_connections_closed_total", |counters| &mut counters.closed),
     ("istio_tcp_connections_failed_total", |counters| &mut counters.failed),

@@ -94,13 +94,13 @@ mod tests {
             tracing::info!(target: "access", "connection complete");
             tracing::debug!(target: "culvert::enrollment", "of no interest");
             tracing::warn!(target: "access", error = "refused\nby policy", "connection failed");
-            tracing::warn!(target: "tunnel::gate", long = "x".repeat(2000), "long");
+            tracing::warn!(target: "tunnel::gate", error = "x".repeat(2000), "long");
         });
         let (kept, missed) = events.after(0);
         let told: Vec<_> = kept.iter().map(|event| (&*event.level, &*event.scope, &*event.text)).collect();
         assert_eq!(told[0], ("info", "enrollment", "pod enrolled pod=\"a/b\""));
         assert_eq!(told[1], ("warn", "access", "connection failed error=\"refused\\nby policy\""));
-        assert!(told[2].2.starts_with("long long=\"xxx") && told[2].2.len() <= MAX_TEXT);
+        assert!(told[2].2.starts_with("long error=\"xxx") && told[2].2.len() <= MAX_TEXT);
         assert_eq!((told.len(), missed), (3, 0));
     }
 }

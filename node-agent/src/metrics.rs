@@ -55,7 +55,7 @@ impl Collector for Process {
         counter(
             &mut encoder,
             "culvert_log_lines_dropped",
-            "Log lines lost because stdout was too slow",
+            "Log lines lost because stdout was too slow or could not be written to",
             dropped,
         )
     }

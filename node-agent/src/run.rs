@@ -31,7 +31,7 @@ use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds}
 const CONTROL_THREADS: usize = 2;
 const CONTROL_NICENESS: i32 = 5;
 /// How long a thread of blocking work waits for more of it. A start with many pods needs dozens, and each of them holds memory.
-const IDLE_THREAD: Duration = Duration::from_secs(1);
+const IDLE_THREAD: Duration = Duration::from_secs(5);
 /// How long an agent that takes pods over waits until it knows the mesh. The other one waits for longer.
 const TOLD: Duration = Duration::from_secs(20);
 /// How long control tasks may take to end.

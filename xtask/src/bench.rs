@@ -7,6 +7,7 @@ use anyhow::Result;
 use harness::run::find_tool;
 
 use crate::binaries::Binaries;
+use crate::built::Built;
 use crate::setup::Need;
 use crate::{binaries, build_ebpf, setup, shell};
 
@@ -25,7 +26,8 @@ pub(crate) struct Args {
     /// Fail if a figure is worse than the committed floor, or its target.
     #[arg(long)]
     check: bool,
-    /// Fewer rounds: less than a minute; of `data` less than three, of an agent that is optimised as far as takes little time.
+    /// Fewer rounds: less than a minute; of `data` less than three, with the programs that the tests use, against a floor of
+    /// their own.
     #[arg(long)]
     short: bool,
     /// Of `data`: how costs grow with connections, pods, sizes of messages and workers, in place of the table.
@@ -55,16 +57,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::require_root()?;
     setup::ensure(&NEEDS)?;
     build_ebpf::ensure()?;
+    // What is shipped takes a quarter of an hour to build, for which every change would wait; the tests' programs are there.
+    let is_quick = args.short && matches!(args.what, What::Data);
     let binaries = match args.what {
         What::Capture => None,
         What::Control | What::Data | What::Enrol => {
             setup::ensure(&setup::RUNTIME)?;
-            // What is shipped takes minutes more to build, for which every change would wait.
-            let is_quick = args.short && matches!(args.what, What::Data);
-            Some(if is_quick { Binaries::release()? } else { Binaries::shipped()? })
+            Some(if is_quick { Binaries::of(&Built::all()?)? } else { Binaries::shipped()? })
         }
     };
-    let built = binaries::build("release", &["-p", "culvert-bench"], |_| Ok(()))?;
+    let profile = if is_quick { "dev" } else { "release" };
+    let built = binaries::build(profile, &["-p", "culvert-bench"], |_| Ok(()))?;
     let mut bench = Command::new(built.join("culvert-bench"));
     bench.arg(match args.what {
         What::Capture => "capture",

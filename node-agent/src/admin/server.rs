@@ -13,6 +13,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::seats::{Seat, Seats};
@@ -35,12 +36,14 @@ pub(super) struct Limits {
     pub(super) keep_alive: bool,
 }
 
-/// Serves until the process ends, or until this is dropped, which ends open connections.
+/// Serves until the process ends, or until this is dropped. Nobody is let in then any more, and who is in gets one answer within
+/// the limits: of two agents of which one takes over, the old one may have let somebody in at the last moment.
 pub(super) async fn serve(listeners: Vec<TcpListener>, app: Router, limits: Limits) -> io::Result<()> {
     let seats = Seats::new(limits.connections);
+    let (_serving, ending) = watch::channel(());
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept(listener, app.clone(), Arc::clone(&seats), limits));
+        loops.spawn(accept(listener, app.clone(), (Arc::clone(&seats), ending.clone()), limits));
     }
     match loops.join_next().await {
         Some(Err(error)) => Err(error.into()),
@@ -48,25 +51,33 @@ pub(super) async fn serve(listeners: Vec<TcpListener>, app: Router, limits: Limi
     }
 }
 
-async fn accept(listener: TcpListener, app: Router, seats: Arc<Seats>, limits: Limits) {
-    let mut connections = JoinSet::new();
+async fn accept(
+    listener: TcpListener,
+    app: Router,
+    (seats, ending): (Arc<Seats>, watch::Receiver<()>),
+    limits: Limits,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let Some(seat) = seats.take().await else { return };
-                connections.spawn(converse(stream, app.clone(), seat, limits));
+                tokio::spawn(converse(stream, app.clone(), (seat, ending.clone()), limits));
             }
             Err(error) => {
                 tracing::debug!(%error, "no connection accepted");
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        while connections.try_join_next().is_some() {}
     }
 }
 
-/// Answers on one connection. That it breaks is its caller's affair.
-async fn converse(stream: TcpStream, app: Router, seat: Seat, limits: Limits) {
+/// Answers on one connection, until the sender of `ending` is gone. That it breaks is its caller's affair.
+async fn converse(
+    stream: TcpStream,
+    app: Router,
+    (seat, mut ending): (Seat, watch::Receiver<()>),
+    limits: Limits,
+) {
     let app = TowerToHyperService::new(app);
     let answer = service_fn(|request| {
         let answering = seat.answering();
@@ -86,10 +97,12 @@ async fn converse(stream: TcpStream, app: Router, seat: Seat, limits: Limits) {
         .keep_alive(limits.keep_alive)
         .serve_connection(TokioIo::new(stream), answer);
     tokio::pin!(connection);
+    // No value is ever sent: nobody serves any more, or the time is over.
+    let over = tokio::time::timeout(limits.connection, ending.changed());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = seat.wanted() => return tracing::debug!("a caller that kept silent made room for another"),
-        () = tokio::time::sleep(limits.connection) => {
+        _ = over => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(GRACE, connection).await {
                 Ok(ended) => ended,
@@ -99,5 +112,45 @@ async fn converse(stream: TcpStream, app: Router, seat: Seat, limits: Limits) {
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Semaphore;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const SECONDS: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn who_is_in_when_it_ends_gets_an_answer() {
+        let listener = TcpListener::bind("[::1]:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (asked, may) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let answer = {
+            let (asked, may) = (Arc::clone(&asked), Arc::clone(&may));
+            move || async move {
+                asked.add_permits(1);
+                may.acquire().await.unwrap().forget();
+                "answered"
+            }
+        };
+        let limits = Limits { connections: 4, headers: SECONDS, connection: SECONDS, keep_alive: true };
+        let server = tokio::spawn(serve(vec![listener], Router::new().route("/", get(answer)), limits));
+        let mut caller = TcpStream::connect(to).await.unwrap();
+        caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        timeout(SECONDS, asked.acquire()).await.unwrap().unwrap().forget();
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        may.add_permits(1);
+        let mut got = String::new();
+        // Its end follows, though it might have asked for more.
+        timeout(SECONDS, caller.read_to_string(&mut got)).await.unwrap().unwrap();
+        assert!(got.starts_with("HTTP/1.1 200") && got.ends_with("answered"), "{got}");
+        assert!(TcpStream::connect(to).await.is_err(), "nobody is let in any more");
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! Two levels of branches lead to shards, and a shard is one array of slots that hold the address itself: what is looked for is
 //! where its hash says or close behind (linear probing), so that a look-up leaves the branches, which are small enough to stay in
-//! the caches, for one line of memory. A change copies the two branches on its way and one shard; all else is shared. Several
+//! the caches, for one line of memory; and most keys that are not there are told by the branches alone, as an address of a range
+//! is, which is no address of its own. A change copies the two branches on its way and one shard; all else is shared. Several
 //! resources may have one key. Invariants: between where a slot's hash says and where it is no slot is empty; at least a third
-//! of a shard is.
+//! of a shard is; a branch has the marks of what is in its shards, and no others.
 
 use std::hash::BuildHasher as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -62,7 +63,20 @@ impl<K: Copy, T> Clone for Slot<K, T> {
 }
 
 type Shard<K, T> = Arc<[Option<Slot<K, T>>]>;
-type Branch<K, T> = Arc<[Shard<K, T>; FAN]>;
+type Branch<K, T> = Arc<[Leaf<K, T>; FAN]>;
+
+/// A shard, and what tells of most keys that they are not in it, without a look into it.
+struct Leaf<K, T> {
+    shard: Shard<K, T>,
+    /// The [`mark`]s of the hashes of all that is in the shard.
+    marks: u64,
+}
+
+impl<K, T> Clone for Leaf<K, T> {
+    fn clone(&self) -> Self {
+        Self { shard: Arc::clone(&self.shard), marks: self.marks }
+    }
+}
 
 /// A persistent table of resources by key.
 pub(super) struct Slots<K, T> {
@@ -79,8 +93,8 @@ impl<K, T> Clone for Slots<K, T> {
 
 impl<K, T> Default for Slots<K, T> {
     fn default() -> Self {
-        let shard: Shard<K, T> = Arc::new([]);
-        let branch = Arc::new(std::array::from_fn(|_| Arc::clone(&shard)));
+        let leaf = Leaf { shard: Arc::new([]), marks: 0 };
+        let branch = Arc::new(std::array::from_fn(|_| leaf.clone()));
         let root = Arc::new(std::array::from_fn(|_| Arc::clone(&branch)));
         Self { root, len: 0, state: RandomState::default() }
     }
@@ -94,8 +108,8 @@ impl<K: Key, T> Slots<K, T> {
     /// What is there of a key, in no order.
     pub(super) fn matching(&self, key: K) -> impl Iterator<Item = &Slot<K, T>> {
         let hash = key.hash(&self.state);
-        let shard = self.root.get(branch(hash, 0)).and_then(|of| of.get(branch(hash, 1)));
-        let shard = shard.map_or(&[][..], |shard| &**shard);
+        let leaf = self.root.get(branch(hash, 0)).and_then(|of| of.get(branch(hash, 1)));
+        let shard = leaf.filter(|leaf| leaf.marks & mark(hash) != 0).map_or(&[][..], |leaf| &*leaf.shard);
         let (before, from) = shard.split_at_checked(home(hash, shard.len())).unwrap_or_default();
         let run = from.iter().chain(before).map_while(Option::as_ref);
         run.filter(move |slot| slot.key == key)
@@ -104,9 +118,10 @@ impl<K: Key, T> Slots<K, T> {
     /// Adds a resource, whether or not there are others of its key.
     pub(super) fn insert(&mut self, key: K, is_public: bool, of: Arc<T>) {
         let (hash, state) = (key.hash(&self.state), self.state.clone());
-        let Some(shard) = self.shard(hash) else { return };
+        let Some(Leaf { shard, marks }) = self.leaf(hash) else { return };
         make_room(shard, &state);
         put(Arc::make_mut(shard), hash, Slot { of, key, is_public });
+        *marks |= mark(hash);
         self.len += 1;
     }
 
@@ -117,14 +132,15 @@ impl<K: Key, T> Slots<K, T> {
             return;
         }
         let (hash, state) = (key.hash(&self.state), self.state.clone());
-        let Some(shard) = self.shard(hash) else { return };
+        let Some(Leaf { shard, marks }) = self.leaf(hash) else { return };
         take(Arc::make_mut(shard), hash, &state, |slot| slot.key == key && Arc::ptr_eq(&slot.of, of));
         give_room_back(shard, &state);
+        *marks = shard.iter().flatten().fold(0, |marks, slot| marks | mark(slot.key.hash(&state)));
         self.len -= 1;
     }
 
     /// The shard of a hash, to be changed; it may be shared itself.
-    fn shard(&mut self, hash: u64) -> Option<&mut Shard<K, T>> {
+    fn leaf(&mut self, hash: u64) -> Option<&mut Leaf<K, T>> {
         Arc::make_mut(Arc::make_mut(&mut self.root).get_mut(branch(hash, 0))?).get_mut(branch(hash, 1))
     }
 }
@@ -132,6 +148,11 @@ impl<K: Key, T> Slots<K, T> {
 /// Which branch a hash takes at a level.
 fn branch(hash: u64, level: u32) -> usize {
     usize::try_from(hash >> (FIRST + level * BITS)).unwrap_or_default() % FAN
+}
+
+/// One bit, by bits of a hash that name neither branches nor slots.
+fn mark(hash: u64) -> u64 {
+    1 << ((hash >> 32) % u64::from(u64::BITS))
 }
 
 /// Where of so many slots a hash would be: its lower half as a fraction of them.

@@ -62,7 +62,9 @@ fn check<K: Key + Ord + Debug>(steps: Vec<Step>, key: impl Fn(u8) -> K) -> Resul
             prop_assert_eq!(table.matching(key(n)).count(), expected.len());
             prop_assert_eq!(found, expected, "{:?}", key(n));
         }
-        for shard in table.root.iter().flat_map(|of| of.iter()) {
+        for Leaf { shard, marks } in table.root.iter().flat_map(|of| of.iter()) {
+            let of = shard.iter().flatten().map(|slot| mark(slot.key.hash(&table.state)));
+            prop_assert_eq!(of.fold(0, |marks, of| marks | of), *marks);
             let used = shard.iter().flatten().count();
             prop_assert!(used * 3 <= shard.len() * 2, "{used} of {} are used", shard.len());
         }
@@ -145,11 +147,11 @@ fn a_change_copies_one_shard_and_the_way_to_it() {
     let mut next = table.clone();
     next.insert(Ipv4Addr::LOCALHOST, true, Arc::new(()));
     let shards = |table: &Slots<Ipv4Addr, ()>| -> Vec<_> {
-        table.root.iter().flat_map(|of| of.iter()).map(|shard| shard.as_ptr()).collect()
+        table.root.iter().flat_map(|of| of.iter()).map(|leaf| leaf.shard.as_ptr()).collect()
     };
     let differ = shards(&table).iter().zip(shards(&next)).filter(|(one, other)| **one != *other).count();
     assert_eq!(differ, 1);
-    let largest = table.root.iter().flat_map(|of| of.iter()).map(|shard| shard.len()).max();
+    let largest = table.root.iter().flat_map(|of| of.iter()).map(|leaf| leaf.shard.len()).max();
     assert!(largest < Some(150), "one shard has {largest:?} slots for 20,000");
     assert_eq!(table.matching(Ipv4Addr::LOCALHOST).count(), 0);
     // What is taken out leaves nothing behind.
@@ -157,5 +159,5 @@ fn a_change_copies_one_shard_and_the_way_to_it() {
         let of = Arc::clone(&next.matching(key).next().unwrap().of);
         next.remove(key, &of);
     }
-    assert!(next.root.iter().flat_map(|of| of.iter()).map(|shard| shard.len()).sum::<usize>() <= 6);
+    assert!(next.root.iter().flat_map(|of| of.iter()).map(|leaf| leaf.shard.len()).sum::<usize>() <= 6);
 }

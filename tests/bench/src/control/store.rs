@@ -111,9 +111,33 @@ fn find(store: &Store, args: &StoreArgs) {
         |at: &NetworkAddress| snapshot.workload_by_address(at).map(Arc::as_ptr).map(|it| it as usize);
     let service =
         |at: &NetworkAddress| snapshot.service_by_vip(at, "ns-0").map(Arc::as_ptr).map(|it| it as usize);
+    println!("ns: a read of memory that hangs on the one before it, for comparison {}", read());
     each("a workload by its address", &places, &workload);
     each("a service by its virtual address", &vips, &service);
     each("a service by a range", &inside, &service);
+}
+
+/// The time of a read anywhere within as much memory as a table of 100,000 takes, which cannot begin before the one before it has
+/// ended: less than this no look-up takes whose answer is not in the nearest caches.
+fn read() -> f64 {
+    const READS: usize = 1 << 16;
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut order: Vec<usize> = (0..READS).collect();
+    (1..READS).rev().for_each(|n| order.swap(n, random.below(n as u32 + 1) as usize));
+    // One in each line of memory.
+    let mut lines = vec![[0_usize; 8]; READS];
+    for (n, line) in order.iter().enumerate() {
+        lines[*line][0] = order[(n + 1) % READS];
+    }
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let begin = Instant::now();
+            black_box((0..READS).fold(0, |at, _| lines[black_box(at)][0]));
+            begin.elapsed().as_nanos() as f64 / READS as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2]
 }
 
 /// The time of a look-up: as fast as they come; where each can only begin when the one before has its answer; and the latter

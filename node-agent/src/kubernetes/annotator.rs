@@ -230,8 +230,10 @@ impl Desk {
         match outcome {
             Outcome::Done(version) => {
                 page.plan.written(version);
-                // Who undoes it again and again is answered ever more slowly.
-                page.not_before = Instant::now() + page.backoff.wait();
+                // Who undoes it again and again is answered ever more slowly. What was asked for while this was written waits for nothing.
+                if page.plan.is_settled() {
+                    page.not_before = Instant::now() + page.backoff.wait();
+                }
                 tracing::debug!(%pod, says = write.word.and_then(Word::text), "annotation written");
             }
             Outcome::Gone => drop(self.pages.remove(pod)),
@@ -283,5 +285,46 @@ async fn send(api: &Api<Told>, write: &Write) -> Outcome {
         Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => Outcome::Gone,
         Ok(Err(error)) => Outcome::Failed(error.to_string()),
         Err(_) => Outcome::Failed(format!("no answer of the Kubernetes API within {LIMIT:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due of the pod, if anything is due now.
+    fn due(desk: &mut Desk) -> Option<Write> {
+        desk.due(WRITES).0.pop()
+    }
+
+    #[test]
+    fn what_changes_while_a_write_is_under_way_is_written_right_after_it() {
+        let pod = PodKey { namespace: "demo".to_owned(), name: "a".to_owned() };
+        let known = Known {
+            uid: "1".into(),
+            runtime_uid: "1".into(),
+            standing: Standing::Undecided,
+            ips: Vec::new(),
+            says: None,
+            version: 1,
+        };
+        let mut desk = Desk::default();
+        desk.pages.insert(pod.clone(), Page::new(&known));
+        desk.marks.insert(pod.clone(), (None, Mark::Enabled));
+        desk.refresh(&pod);
+        let first = due(&mut desk).unwrap();
+        assert_eq!(first.word, Some(Word::Enabled));
+        desk.marks.insert(pod.clone(), (None, Mark::Absent));
+        desk.refresh(&pod);
+        assert!(due(&mut desk).is_none(), "two writes at once");
+        desk.ended(&first, Outcome::Done(2));
+        let second = due(&mut desk).unwrap();
+        assert_eq!(second.word, None);
+        desk.ended(&second, Outcome::Done(3));
+        // Somebody writes it again, and is answered, but not at once.
+        let page = desk.pages.get_mut(&pod).unwrap();
+        page.observe(&Known { says: Some(Word::Enabled), version: 4, ..known });
+        assert!(due(&mut desk).is_none());
+        assert!(desk.due(WRITES).1.is_some());
     }
 }

@@ -6,17 +6,19 @@
 
 /// Profiling is there but not active; once it is, one allocation in 512 KiB is sampled, with its stack. What was freed goes
 /// back to the system after a second, by a thread of its own: a start and a resend of the whole mesh need several times what
-/// stays, and an agent that idles afterwards would give nothing back by itself.
+/// stays, and an agent that idles afterwards would give nothing back by itself. There are two arenas, as there are two workers unless
+/// more are asked for, and not four for each CPU: each keeps pages of its own for each size, and what threads use up in turn comes from
+/// their caches, not from the arenas.
 // SAFETY: the symbol is jemalloc's own (a `const char *`, to which a thin reference is the same), which it declares weak so
 // that a program may define it; the text ends with a zero byte and is never written.
 #[unsafe(export_name = "malloc_conf")]
-pub static MALLOC_CONF: &[u8; 106] =
-    b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0\0";
+pub static MALLOC_CONF: &[u8; 116] =
+    b"prof:true,prof_active:false,lg_prof_sample:19,background_thread:true,dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:2\0";
 
 /// The same for an allocator that is Rust's alone, which looks for it under this name.
 // SAFETY: as above.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static RUST_MALLOC_CONF: &[u8; 106] = MALLOC_CONF;
+pub static RUST_MALLOC_CONF: &[u8; 116] = MALLOC_CONF;
 
 /// The options, as text. Asking for them links them into the program.
 pub fn options() -> &'static str {

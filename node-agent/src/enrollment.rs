@@ -67,6 +67,7 @@ pub(crate) use watch::watch;
 pub(crate) use wishes::{Want, Wanted, Wishes};
 
 use crate::kubernetes::Annotator;
+use crate::lookout::Lookout;
 use crate::pod_sockets::Sockets;
 
 /// Pods that are being mended, or proven again, at once.
@@ -103,6 +104,7 @@ pub(crate) struct Enroller {
     counted: Counted,
     repairs: Arc<Semaphore>,
     guests: Mutex<Arc<guests::Guests>>,
+    lookout: Arc<Lookout>,
     /// What is known of programs of others on this node.
     others_noted: Mutex<BTreeSet<String>>,
     /// Held for reading by whoever changes something, for writing while nothing may change.
@@ -135,6 +137,8 @@ pub(crate) struct Parts {
     pub(crate) wishes: Wishes,
     /// Tells Kubernetes who is captured.
     pub(crate) annotator: Option<Arc<Annotator>>,
+    /// Where pods are looked at.
+    pub(crate) lookout: Arc<Lookout>,
 }
 
 /// One pod's place; its lock is held while the pod is being enrolled or released. An empty one is not kept.
@@ -199,7 +203,7 @@ struct Captured {
 impl Enroller {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { node, node_guard, bpffs, tunnel, store, records, proc, metrics, defaults, .. } = parts;
-        let Parts { inherited, wishes, annotator, .. } = parts;
+        let Parts { inherited, wishes, annotator, lookout, .. } = parts;
         let scribe = annotator
             .clone()
             .map(|annotator| -> Scribe { Box::new(move |pod, uid, mark| annotator.set(pod, uid, mark)) });
@@ -226,6 +230,7 @@ impl Enroller {
             counted: Counted::default(),
             repairs: Arc::new(Semaphore::new(MAX_REPAIRS)),
             guests: Mutex::default(),
+            lookout,
             others_noted: Mutex::default(),
             changes: Arc::default(),
         }
@@ -316,6 +321,16 @@ fn listeners_of(mut listeners: Listeners) -> tunnel::Listeners {
         plaintext: listeners.take(redirect::Direction::Plaintext).into_iter().collect(),
         hbone: listeners.take(redirect::Direction::Hbone).into_iter().collect(),
         dns: listeners.take_dns(),
+    }
+}
+
+impl Enroller {
+    /// Looks at something, which is done again and again and waits for nothing.
+    async fn look_at<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, EnrollError> {
+        self.lookout.look(work).await.map_err(EnrollError::Panicked)
     }
 }
 

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use redirect::NodeCapture;
 
+use crate::lookout::Lookout;
+
 /// How often processes are looked through.
 const PERIOD: Duration = Duration::from_secs(2);
 
@@ -33,20 +35,21 @@ pub(crate) struct Search {
 pub(crate) struct Watch {
     node: Arc<NodeCapture>,
     search: Search,
+    lookout: Arc<Lookout>,
     known: Option<BTreeSet<u32>>,
 }
 
 impl Watch {
     /// Nothing is looked for yet.
-    pub(crate) fn new(node: Arc<NodeCapture>, search: Search) -> Self {
-        Self { node, search, known: None }
+    pub(crate) fn new(node: Arc<NodeCapture>, search: Search, lookout: Arc<Lookout>) -> Self {
+        Self { node, search, lookout, known: None }
     }
 
     /// Looks once. To be done before the first pod is captured: its probes must not be without their exemption for a moment.
     pub(crate) async fn look(&mut self) {
         let (node, search) = (Arc::clone(&self.node), self.search.clone());
         // Reading a process table of thousands takes some milliseconds.
-        let found = tokio::task::spawn_blocking(move || {
+        let found = self.lookout.look(move || {
             let found = find(&search);
             let cgroups = cgroups(&search.proc, &found);
             node.set_probers(&found, &cgroups).map(|()| found)

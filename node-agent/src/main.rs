@@ -24,6 +24,7 @@ mod kubelet;
 mod kubernetes;
 mod lock;
 mod logging;
+mod lookout;
 mod membership;
 mod metrics;
 mod pod_sockets;

@@ -22,6 +22,7 @@ use crate::foundation::Foundation;
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, Named};
 use crate::install::Installation;
 use crate::lock::InstanceLock;
+use crate::lookout::Lookout;
 use crate::membership::Membership;
 use crate::settling::settle_later;
 use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds};
@@ -91,6 +92,7 @@ async fn serve(
     }
     let Foundation { readiness, registry, .. } = &mut foundation;
     let membership = Membership::start(config, feed.pods.clone(), readiness, registry).await?;
+    let lookout = Arc::new(Lookout::new(give_way).context("a thread to look after pods")?);
     let enroller = Arc::new(Enroller::new(Parts {
         node_guard: NodeGuard::new(&node)?,
         node: Arc::clone(&node),
@@ -104,6 +106,7 @@ async fn serve(
         inherited,
         wishes: membership.wishes(),
         annotator: membership.annotator(),
+        lookout: Arc::clone(&lookout),
     }));
     registry.register_collector(Box::new(Decisions(Arc::clone(&enroller))));
     let certificates = Arc::clone(&feed.certificates);
@@ -126,7 +129,7 @@ async fn serve(
     let lock = lock.context("the pods stay with the agent before this one")?;
     // From here on this agent alone changes what is captured.
     let Foundation { mut background, quit, .. } = foundation;
-    let mut kubelet = kubelet::Watch::new(node, kubelet_search(config));
+    let mut kubelet = kubelet::Watch::new(node, kubelet_search(config), lookout);
     kubelet.look().await;
     background.spawn(kubelet.follow());
     if let Some(events) = events {

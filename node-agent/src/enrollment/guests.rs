@@ -8,7 +8,7 @@ use linux::guest;
 use linux::netns::Netns;
 use redirect::{Line, Part, Problem};
 
-use super::{EnrollError, Enroller, blocking};
+use super::{EnrollError, Enroller};
 
 /// The network namespaces of guests, by inode, with the names of their kernels.
 pub(super) type Guests = HashMap<u64, String>;
@@ -17,7 +17,7 @@ impl Enroller {
     /// Looks through the node's processes.
     pub(super) async fn look_for_guests(&self) {
         let proc = self.proc.clone();
-        match blocking(move || guest::find(&proc)).await {
+        match self.look_at(move || guest::find(&proc)).await {
             Ok(Ok(found)) => *self.guests.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(found),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "pods under Kata Containers or gVisor are not looked for")

@@ -97,7 +97,7 @@ impl Enroller {
     pub(super) async fn look_at_node(&self) -> Report {
         let (node, guard) = (Arc::clone(&self.node), Arc::clone(&self.node_guard));
         // A panic in there is logged by the runtime; nothing is known then, and nothing is to be done about it.
-        blocking(move || guard.inspect(&node)).await.unwrap_or_default()
+        self.look_at(move || guard.inspect(&node)).await.unwrap_or_default()
     }
 
     async fn watch_pods(self: &Arc<Self>) {
@@ -117,7 +117,7 @@ impl Enroller {
     /// before it counts as lost.
     async fn agents(&self) -> HashSet<u64> {
         let guard = Arc::clone(&self.node_guard);
-        match blocking(move || guard.agents()).await {
+        match self.look_at(move || guard.agents()).await {
             Ok(Ok(agents)) => agents,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the listeners of pods cannot be listed");
@@ -134,7 +134,7 @@ impl Enroller {
         let (path, cookie) = (now.record.netns.clone(), now.record.cookie);
         if !path.as_os_str().is_empty() {
             let record = now.record.clone();
-            match blocking(move || presence::look(&path, cookie)).await {
+            match self.look_at(move || presence::look(&path, cookie)).await {
                 Ok(Presence::There(_)) => {}
                 Ok(Presence::Gone | Presence::Another(_)) => {
                     drop(enrolled);
@@ -165,7 +165,7 @@ impl Enroller {
     /// What an inspection of a pod finds.
     pub(super) async fn look(&self, guard: &Arc<Guard>, agents: Arc<HashSet<u64>>) -> Report {
         let (node, looked) = (Arc::clone(&self.node), Arc::clone(guard));
-        let mut report = blocking(move || looked.inspect(&node, &agents)).await.unwrap_or_default();
+        let mut report = self.look_at(move || looked.inspect(&node, &agents)).await.unwrap_or_default();
         report.lines.push(self.see_guest(guard.attachment().netns()));
         report
     }

@@ -60,6 +60,7 @@ pub use tls::{
     Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
 };
 
+use accept::Turn;
 use connections::{Connections, TableSize};
 use gate::Place;
 use hbone::client::Connector;
@@ -154,13 +155,13 @@ impl Tunnel {
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
                 let workers = Arc::downgrade(&self.workers);
                 let serving = served.serving.clone();
-                let loop_ = accept::accept(listener, serving, move |stream, source| {
+                let loop_ = accept::accept(listener, serving, move |stream, source, turn| {
                     let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
                     let Some(workers) = workers.upgrade() else { return };
                     let Some(worker) = workers.next() else { return };
                     let pool = worker.pool.clone();
                     let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
-                    worker.runtime.spawn(kind.serve(scope, stream, source, place));
+                    worker.runtime.spawn(kind.serve(scope, (stream, source), place, turn));
                 });
                 home.runtime.spawn(loop_);
             }
@@ -227,7 +228,14 @@ impl Kind {
         to_itself || scope.served.gate.admits(source, destination)
     }
 
-    async fn serve(self, scope: Scope, stream: std::net::TcpStream, source: SocketAddr, place: Place) {
+    async fn serve(
+        self,
+        scope: Scope,
+        (stream, source): (std::net::TcpStream, SocketAddr),
+        place: Place,
+        turn: Turn,
+    ) {
+        drop(turn);
         let captured = match Captured::take(&scope, stream, source, place) {
             Ok(captured) => captured,
             Err(error) => return tracing::debug!(%source, %error, "captured connection is gone"),

@@ -6,6 +6,7 @@
 
 mod case;
 mod cgroup;
+pub(crate) mod crowd;
 mod curves;
 mod floor;
 mod growth;

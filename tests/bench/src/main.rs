@@ -30,6 +30,8 @@ enum Bench {
     Control(control::Args),
     /// What the data path costs: throughput, connections, requests and memory, beside the same without a mesh.
     Data(data::Args),
+    /// What many at once cost: idle connections, and a pod that opens more than its neighbours do.
+    Crowd(data::crowd::Args),
     /// What enrolment costs: the time that the plugin adds to a pod's start.
     Enrol(enrol::Args),
     /// One figure of `control`, in a process of its own.
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Bench::Capture(args) => capture::run(&args),
         Bench::Control(args) => control::run(&args),
         Bench::Data(args) => data::run(&args),
+        Bench::Crowd(args) => data::crowd::run(&args),
         Bench::Enrol(args) => enrol::run(&args),
         Bench::Store(args) => control::run_store(&args),
         Bench::Serve(args) => traffic::run_server(&args),

@@ -33,6 +33,12 @@ impl Process {
         fs::write(&file, "5").with_context(|| file.clone())
     }
 
+    /// How many files and sockets it has open.
+    pub(crate) fn descriptors(self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.0);
+        Ok(fs::read_dir(&path).with_context(|| path.clone())?.count())
+    }
+
     /// The time that it has had on CPUs.
     pub(crate) fn time(self) -> Result<Duration> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.0))?;

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use harness::inside::{in_netns, set_sysctl};
 use harness::{MeshFile, Node, Pod, Run, Wire, command};
 
@@ -16,7 +16,7 @@ use super::cgroup::Group;
 use super::load::{Client, Server};
 use super::proxy::{Program, Proxy};
 use super::slice::{Order, Slice};
-use crate::traffic::Kind;
+use crate::traffic::{Kind, Outcome};
 
 /// The namespace of all pods.
 const NAMESPACE: &str = "bench";
@@ -145,6 +145,23 @@ impl World {
         let order = Order { kind: Kind::Hold, streams, ..Order::connect(1) };
         let mut clients = self.clients(way, &order)?;
         clients.pop().context("there is a client")
+    }
+
+    /// Opens connections from all pairs' clients, and leaves them idle.
+    pub(super) fn hold_all(&self, streams: usize) -> Result<Vec<Client>> {
+        self.clients(Way::Meshed, &Order { kind: Kind::Hold, streams, ..Order::connect(1) })
+    }
+
+    /// Does one thing between the first pair and another between the second, and tells what became of each.
+    pub(super) fn beside(&self, way: Way, first: &Order, second: &Order) -> Result<[Outcome; 2]> {
+        let pairs = if way == Way::Direct { &self.direct } else { &self.meshed };
+        let start =
+            |pair: &Pair, order| Client::start(&pair.client, &[pair.server.ipv4().into()], order, &self.load);
+        let [one, other, ..] = pairs.as_slice() else { bail!("two pairs are needed") };
+        let (mut one, mut other) = (start(one, first)?, start(other, second)?);
+        other.go()?;
+        one.go()?;
+        Ok([one.outcome()?, other.outcome()?])
     }
 
     /// Clients that are ready, whose streams are those of the order together.

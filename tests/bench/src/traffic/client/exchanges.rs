@@ -20,6 +20,8 @@ use crate::traffic::{CHUNK, Kind};
 /// How long exchanges that were begun may take once the time is over.
 const LIMIT: Duration = Duration::from_secs(30);
 const WAIT: u16 = 100;
+/// New connections that are under way at once; what is due beyond that waits, and counts as waiting.
+const MOST: usize = 1024;
 /// The number of the clock among the events.
 const CLOCK: u64 = u64::MAX;
 
@@ -100,7 +102,7 @@ impl<'a> Client<'a> {
     /// The next exchange, on a connection that has nothing to do or on a new one; false if all are busy.
     fn begin(&mut self, since: Instant) -> Result<bool> {
         if self.args.kind == Kind::Connect {
-            return self.open(since).map(|()| true);
+            return Ok(self.busy < MOST && self.open(since).map(|()| true)?);
         }
         let Some(number) = self.idle.pop_front() else { return Ok(false) };
         let Some(exchange) = self.live.get_mut(&number) else { return Ok(false) };

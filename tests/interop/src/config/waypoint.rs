@@ -24,8 +24,8 @@ pub struct Waypoint<'a> {
     pub clients: Vec<String>,
     /// What its destinations show.
     pub destinations: Vec<String>,
-    /// Who may read (GET) over HTTP; nobody may do anything else.
-    pub reader: String,
+    /// Who may read (GET) over HTTP, and nobody may do anything else; everybody may do everything if it says nothing.
+    pub readers: Option<Vec<String>>,
     /// Streams that it takes in one connection.
     pub streams: u32,
     /// What it stands in front of.
@@ -79,7 +79,8 @@ impl Waypoint<'_> {
     fn chain(&self, fronted: &Fronted) -> Value {
         let (destination, filter) = match fronted {
             Fronted::Http { destination, versions } => {
-                let filters = vec![self.policy(), http::fault()];
+                let filters =
+                    self.readers.iter().map(|readers| policy(readers)).chain([http::fault()]).collect();
                 (destination, http::manager("http", routes(versions), filters))
             }
             Fronted::Tcp { destination, endpoint } => {
@@ -91,12 +92,16 @@ impl Waypoint<'_> {
         let matched = json!({ "prefix_ranges": [range], "destination_port": destination.port() });
         json!({ "name": destination.to_string(), "filter_chain_match": matched, "filters": [filter] })
     }
+}
 
-    fn policy(&self) -> Value {
-        let get = json!({ "header": { "name": ":method", "string_match": { "exact": "GET" } } });
-        let reader = json!({ "filter_state": { "key": PEER, "string_match": { "exact": self.reader } } });
-        http::allow(json!({ "read": { "permissions": [get], "principals": [reader] } }))
-    }
+/// Lets these read, and nobody do anything else.
+fn policy(readers: &[String]) -> Value {
+    let get = json!({ "header": { "name": ":method", "string_match": { "exact": "GET" } } });
+    let principals: Vec<_> = readers
+        .iter()
+        .map(|reader| json!({ "filter_state": { "key": PEER, "string_match": { "exact": reader } } }))
+        .collect();
+    http::allow(json!({ "read": { "permissions": [get], "principals": principals } }))
 }
 
 impl Fronted {

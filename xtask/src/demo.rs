@@ -5,18 +5,17 @@
 //! `--keep` was asked for and nothing broke.
 
 mod keep;
-mod narrator;
 mod steps;
 mod world;
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use harness::Narrator;
 
 use crate::binaries::Binaries;
 use crate::built::Built;
 use crate::setup;
-use narrator::Narrator;
 use world::World;
 
 #[derive(clap::Args)]

@@ -117,6 +117,16 @@ pub fn teardown_on_signals() -> Result<()> {
     Ok(())
 }
 
+/// Whatever is there of runs of this process, kept or not.
+pub fn standing() -> Vec<PathBuf> {
+    let own = format!("cv{}x", std::process::id());
+    let pins = format!("culvert-{own}");
+    let of = |dir: &str, prefix: &str| -> Vec<PathBuf> {
+        names_in(Path::new(dir), prefix).into_iter().map(|name| Path::new(dir).join(name)).collect()
+    };
+    [of(FILES, &own), of(NETNS, &own), of(BPFFS, &pins)].concat()
+}
+
 /// Runs that were kept with [`Run::keep`].
 pub fn kept() -> Vec<String> {
     run_ids().into_iter().filter(|id| Path::new(FILES).join(id).join(KEEP).exists()).collect()

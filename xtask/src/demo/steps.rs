@@ -10,8 +10,8 @@ mod policy;
 mod tunnel;
 
 use anyhow::{Context as _, Result};
+use harness::Narrator;
 
-use super::narrator::Narrator;
 use super::world::World;
 
 /// From the first plain request to the last metric.

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use harness::mesh_file::{Enroll, Service, Workload};
-use harness::{Agent, App, Http, MeshFile, Node, Pod, Run, Wire, WireTap};
+use harness::{Agent, App, Http, MeshFile, Narrator, Node, Pod, Run, Wire, WireTap};
 
-use super::narrator::Narrator;
 use crate::binaries::Binaries;
 
 /// Where productpage listens, and where its service does.

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+#[path = "pod-app/call.rs"]
+mod call;
 #[path = "pod-app/proxy_protocol.rs"]
 mod proxy_protocol;
 
@@ -9,6 +11,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context as _, Result};
+use call::Call;
 use clap::Parser;
 
 /// Longest head of a request.
@@ -24,8 +27,11 @@ enum Role {
         /// Port, on all addresses of both families.
         #[arg(long)]
         port: u16,
+        /// Whom it asks before it answers, `name=address:port`; what that one says is in its answer. May be repeated.
+        #[arg(long)]
+        call: Vec<Call>,
     },
-    /// The same for connections that begin with a PROXY protocol header, version 2, which it reports.
+    /// The same, without calls, for connections that begin with a PROXY protocol header, version 2, which it reports.
     ServeProxied {
         /// Said in each answer.
         #[arg(long, default_value = "pod-app")]
@@ -59,12 +65,12 @@ enum Role {
 
 fn main() -> Result<()> {
     match Role::parse() {
-        Role::ServeHttp { name, port } => {
-            serve(port, move |stream| http(serde_json::json!({ "app": name }), stream))
+        Role::ServeHttp { name, port, call } => {
+            serve(port, move |stream| http(serde_json::json!({ "app": name }), &call, stream))
         }
         Role::ServeProxied { name, port } => serve(port, move |mut stream| {
             let introduction = proxy_protocol::read(&mut stream)?;
-            http(serde_json::json!({ "app": name, "proxied": introduction }), stream)
+            http(serde_json::json!({ "app": name, "proxied": introduction }), &[], stream)
         }),
         Role::Echo { port } => serve(port, echo),
         Role::Hold => loop {
@@ -115,7 +121,7 @@ fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn http(mut answer: serde_json::Value, mut stream: TcpStream) -> std::io::Result<()> {
+fn http(mut answer: serde_json::Value, calls: &[Call], mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let (peer, local) = (plain(stream.peer_addr()?), plain(stream.local_addr()?));
     let mut reader = BufReader::new(stream.try_clone()?);
@@ -138,10 +144,11 @@ fn http(mut answer: serde_json::Value, mut stream: TcpStream) -> std::io::Result
                 answer.insert(key.to_owned(), value.into());
             }
         }
+        let status = if call::ask_all(calls, path, &mut answer) { "200 OK" } else { "502 Bad Gateway" };
         let body = answer.to_string();
         let length = body.len();
         let kind = "Content-Type: application/json";
-        write!(stream, "HTTP/1.1 200 OK\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        write!(stream, "HTTP/1.1 {status}\r\n{kind}\r\nContent-Length: {length}\r\n\r\n{body}")?;
         if close {
             return Ok(());
         }

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use harness::Narrator;
 
-use super::super::narrator::Narrator;
 use super::super::world::{PORT, World};
 
 const SECRET: &str = "/my-secret-before-enrolment";

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use harness::Narrator;
 
-use super::super::narrator::Narrator;
 use super::super::world::{NAMESPACE, TUNNEL_PORT, World};
 
 const SECRET: &str = "/my-first-secret";

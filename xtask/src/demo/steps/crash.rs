@@ -1,8 +1,8 @@
 //! The agent is killed: its pods are refused, in plaintext goes nothing; it starts again, and finds its pods.
 
 use anyhow::Result;
+use harness::Narrator;
 
-use super::super::narrator::Narrator;
 use super::super::world::{TUNNEL_PORT, World};
 
 const SECRET: &str = "/my-secret-while-the-agent-is-dead";

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use harness::{eventually, netfilter};
+use harness::{Narrator, eventually, netfilter};
 
-use super::super::narrator::Narrator;
 use super::super::world::World;
 
 const LIMIT: Duration = Duration::from_secs(10);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use harness::Narrator;
 
-use super::super::narrator::Narrator;
 use super::super::world::{NAMESPACE, World};
 
 const LIMIT: Duration = Duration::from_secs(10);

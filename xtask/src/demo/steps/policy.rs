@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use harness::Narrator;
 use harness::wait::eventually_ok;
 
-use super::super::narrator::Narrator;
 use super::super::world::{NAMESPACE, World};
 
 const LIMIT: Duration = Duration::from_secs(10);

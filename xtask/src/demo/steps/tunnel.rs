@@ -1,8 +1,8 @@
 //! Through the tunnel: nothing is readable, and neither end notices.
 
 use anyhow::Result;
+use harness::Narrator;
 
-use super::super::narrator::Narrator;
 use super::super::world::{TUNNEL_PORT, World};
 
 pub(super) fn tell(say: &mut Narrator, world: &mut World) -> Result<()> {

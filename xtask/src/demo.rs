@@ -2,9 +2,10 @@
 //!
 //! Every claim is checked where it is made, on real sockets and on the frames between the nodes. A claim that does not
 //! hold is shown and the story goes on; a step that cannot be done ends it. In every case all is taken down, unless
-//! `--keep` was asked for and nothing broke.
+//! `--keep` was asked for and nothing broke. With `--scenario` it is another story, or all of them.
 
 mod keep;
+mod scenarios;
 mod steps;
 mod world;
 
@@ -16,6 +17,7 @@ use harness::Narrator;
 use crate::binaries::Binaries;
 use crate::built::Built;
 use crate::setup;
+use scenarios::Wanted;
 use world::World;
 
 #[derive(clap::Args)]
@@ -29,10 +31,23 @@ pub(crate) struct Args {
     /// Take down what --keep left.
     #[arg(long, conflicts_with_all = ["keep", "check"])]
     down: bool,
+    /// Play a walk-through instead, or `all`.
+    #[arg(long, value_name = "NAME", value_parser = scenarios::wanted, conflicts_with_all = ["keep", "down"])]
+    scenario: Option<Wanted>,
+    /// Show which walk-throughs there are.
+    #[arg(long, conflicts_with_all = ["keep", "check", "down", "scenario"])]
+    list: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.list {
+        scenarios::list();
+        return Ok(());
+    }
     setup::require_root()?;
+    if let Some(wanted) = &args.scenario {
+        return scenarios::play(wanted, args.check);
+    }
     if args.down {
         keep::take_down();
         return Ok(());

@@ -5,16 +5,25 @@
 pub enum Scenario {
     /// Bookinfo's services on three nodes, with the access log of both ends of a connection.
     Bookinfo,
+    /// A waypoint that sends 90 % of the requests to one version and 10 % to another.
+    Split,
+    /// A waypoint that delays half of the requests by two seconds.
+    Delay,
+    /// Who may read what: HTTP methods at the waypoint, identities at the node.
+    Authorization,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are played.
-    pub const ALL: [Self; 1] = [Self::Bookinfo];
+    pub const ALL: [Self; 4] = [Self::Bookinfo, Self::Split, Self::Delay, Self::Authorization];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bookinfo => "bookinfo",
+            Self::Split => "split",
+            Self::Delay => "delay",
+            Self::Authorization => "authorization",
         }
     }
 
@@ -22,7 +31,17 @@ impl Scenario {
     pub fn title(self) -> &'static str {
         match self {
             Self::Bookinfo => "Bookinfo on three nodes, and what both ends of a connection log",
+            Self::Split => "a waypoint that splits requests 90 to 10 between two versions",
+            Self::Delay => "a waypoint that delays half of the requests by two seconds",
+            Self::Authorization => {
+                "who may do what: GET by two principals at the waypoint, identities at the node"
+            }
         }
+    }
+
+    /// Whether an Envoy takes part.
+    pub fn has_envoy(self) -> bool {
+        !matches!(self, Self::Bookinfo)
     }
 }
 

@@ -8,11 +8,11 @@ use harness::mesh_file::Service;
 use crate::stage::{Stage, at, vips};
 
 /// Where all of them listen.
-const PORT: u16 = 9080;
+pub(crate) const PORT: u16 = 9080;
 /// The accounts.
 pub(crate) const PRODUCTPAGE: &str = "bookinfo-productpage";
 const DETAILS: &str = "bookinfo-details";
-const REVIEWS: &str = "bookinfo-reviews";
+pub(crate) const REVIEWS: &str = "bookinfo-reviews";
 const RATINGS: &str = "bookinfo-ratings";
 
 /// A service of the book shop.

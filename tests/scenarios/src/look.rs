@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use harness::{Agent, Narrator, Pod, Reply, command};
+use anyhow::{Context as _, Result, anyhow};
+use harness::{Agent, Attempt, Narrator, Pod, Reply, command};
 use interop_tests::LIMIT;
 
 use crate::stage::Stage;
@@ -26,6 +26,14 @@ pub(crate) fn show(say: &mut Narrator, reply: &Reply) {
     let body: String = reply.body.trim().chars().take(SHOWN).collect();
     let more = if body.len() < reply.body.trim().len() { " ..." } else { "" };
     say.saw(&format!("{} {body}{more}", reply.status));
+}
+
+/// Shows what came of an attempt that must be refused, and checks the claim that it was.
+pub(crate) fn refused(say: &mut Narrator, claim: &str, attempt: &Attempt) {
+    if let Attempt::Refused(error) | Attempt::TimedOut(error) = attempt {
+        say.saw(&error.to_string());
+    }
+    say.check(claim, if attempt.is_refused() { Ok(()) } else { Err(anyhow!("saw {attempt:?}")) });
 }
 
 /// Waits for a line of an agent's access log with all of these parts, and shows it.

@@ -8,11 +8,15 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "this program talks to people")]
 
+mod authorization;
 mod bookinfo;
 mod books;
+mod delay;
 mod limit;
 mod look;
+mod split;
 mod stage;
+mod waypoint;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,6 +68,9 @@ fn play(scenario: Scenario, is_terse: bool) -> bool {
     let (began, limit) = (Instant::now(), limit::Limit::of(scenario));
     let outcome = match scenario {
         Scenario::Bookinfo => bookinfo::play(&mut say),
+        Scenario::Split => split::play(&mut say),
+        Scenario::Delay => delay::play(&mut say),
+        Scenario::Authorization => authorization::play(&mut say),
     };
     drop(limit);
     if let Err(error) = &outcome {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use harness::mesh_file::{Enroll, Service, Workload};
 use harness::{Agent, App, MeshFile, Narrator, Node, Pod, Run, Wire};
-use interop_tests::{LIMIT, NAMESPACE};
+use interop_tests::{Credentials, LIMIT, NAMESPACE, Signer, identity};
 
 /// A stage.
 pub(crate) struct Stage {
@@ -135,6 +135,12 @@ impl Stage {
     /// All agents.
     pub(crate) fn agents(&self) -> &[Agent] {
         &self.agents
+    }
+
+    /// Certificate and key of an account, for an Envoy. The agents have made the authority by then.
+    pub(crate) fn credentials(&self, account: &str) -> Result<Credentials> {
+        let dir = self.run.dir();
+        Credentials::issue(&dir, account, &dir.join("ca"), Signer::Mesh, &identity(account))
     }
 }
 

@@ -9,7 +9,7 @@ use harness::Scenario;
 
 use crate::binaries::{self, Binaries};
 use crate::built::Built;
-use crate::{setup, shell};
+use crate::{envoy, setup, shell};
 
 /// What stands for all of them.
 const ALL: &str = "all";
@@ -51,6 +51,9 @@ pub(super) fn play(Wanted(wanted): &Wanted, is_check: bool) -> Result<()> {
     let mut play = Command::new(program);
     play.args(wanted.iter().map(|scenario| scenario.name())).envs(binaries.environment());
     play.args(is_check.then_some("--terse"));
+    if wanted.iter().any(|scenario| scenario.has_envoy()) {
+        play.env("ENVOY_BIN", envoy::ensure()?);
+    }
     shell::run(&mut play)
 }
 

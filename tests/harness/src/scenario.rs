@@ -11,11 +11,13 @@ pub enum Scenario {
     Delay,
     /// Who may read what: HTTP methods at the waypoint, identities at the node.
     Authorization,
+    /// A gateway that takes plain HTTP from outside into the mesh.
+    Ingress,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are played.
-    pub const ALL: [Self; 4] = [Self::Bookinfo, Self::Split, Self::Delay, Self::Authorization];
+    pub const ALL: [Self; 5] = [Self::Bookinfo, Self::Split, Self::Delay, Self::Authorization, Self::Ingress];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Scenario {
             Self::Split => "split",
             Self::Delay => "delay",
             Self::Authorization => "authorization",
+            Self::Ingress => "ingress",
         }
     }
 
@@ -36,6 +39,7 @@ impl Scenario {
             Self::Authorization => {
                 "who may do what: GET by two principals at the waypoint, identities at the node"
             }
+            Self::Ingress => "a gateway that takes plain HTTP from outside into the mesh",
         }
     }
 

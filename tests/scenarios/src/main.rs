@@ -12,6 +12,7 @@ mod authorization;
 mod bookinfo;
 mod books;
 mod delay;
+mod ingress;
 mod limit;
 mod look;
 mod split;
@@ -71,6 +72,7 @@ fn play(scenario: Scenario, is_terse: bool) -> bool {
         Scenario::Split => split::play(&mut say),
         Scenario::Delay => delay::play(&mut say),
         Scenario::Authorization => authorization::play(&mut say),
+        Scenario::Ingress => ingress::play(&mut say),
     };
     drop(limit);
     if let Err(error) = &outcome {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use harness::mesh_file::{Enroll, Service, Workload};
+use harness::wire::Station;
 use harness::{Agent, App, MeshFile, Narrator, Node, Pod, Run, Wire};
 use interop_tests::{Credentials, LIMIT, NAMESPACE, Signer, identity};
 
@@ -19,6 +20,8 @@ pub(crate) struct Stage {
     /// What the agents are told.
     pub(crate) mesh: MeshFile,
     nodes: Vec<Node>,
+    /// A machine that knows nothing of any mesh.
+    pub(crate) outside: Station,
     /// The network between the nodes.
     pub(crate) wire: Arc<Wire>,
     /// Everything's owner.
@@ -32,9 +35,10 @@ impl Stage {
         let wire = Wire::new(&run)?;
         let nodes =
             (1..=nodes).map(|number| wire.add_node(&format!("node{number}"))).collect::<Result<_>>()?;
+        let outside = wire.add_host("outside")?;
         let mesh = MeshFile::with_ca(&run.dir().join("ca"));
         let (agents, apps, pods) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { agents, apps, pods, mesh, nodes, wire, run })
+        Ok(Self { agents, apps, pods, mesh, nodes, outside, wire, run })
     }
 
     /// A pod on a node (from 1) that will be in the mesh, and its account.

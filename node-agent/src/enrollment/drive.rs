@@ -21,6 +21,9 @@ use super::{
 /// How long a release waits for the annotation to be taken back. An API that is away must not keep a pod captured that its owner
 /// wants out; the annotation follows when it is back.
 const WITHDRAWAL: Duration = Duration::from_secs(3);
+/// How long a pod goes on taking tunnels after that. Its peers learn by the control plane that it takes none, some tenths of a second after the
+/// API does; until then they would be refused.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Where a pod is, as whoever enrols it says.
 #[derive(Debug)]
@@ -204,10 +207,15 @@ impl Enroller {
         }
     }
 
-    /// Waits until the annotation is taken back, but not for ever.
+    /// Waits until the annotation is taken back and peers know of it, but not for ever.
     async fn withdraw(&self, pod: &PodKey) {
         let Some(annotator) = &self.annotator else { return };
-        if tokio::time::timeout(WITHDRAWAL, annotator.settled(pod)).await.is_err() {
+        if tokio::time::timeout(WITHDRAWAL, annotator.settled(pod)).await.is_ok() {
+            // Of a pod that is not there any more nobody has anything to learn.
+            if annotator.knows(pod) {
+                tokio::time::sleep(FAREWELL).await;
+            }
+        } else {
             tracing::warn!(
                 %pod,
                 "the annotation of capture cannot be taken back now, which peers go by; the pod is released all the same, and the \

@@ -105,6 +105,11 @@ impl Annotator {
         self.desk().is_closed = true;
     }
 
+    /// Whether the API tells of a pod, as far as is known.
+    pub(crate) fn knows(&self, pod: &PodKey) -> bool {
+        self.desk().pages.contains_key(pod)
+    }
+
     /// Waits until nothing is said of a pod that may not be; that can be for ever.
     pub(crate) async fn settled(&self, pod: &PodKey) {
         loop {

@@ -1,9 +1,10 @@
 //! The one accept loop for every kind of listener.
 //!
-//! Invariants: it ends only when the pod is stopped; few connections of a listener at once wait for a worker to begin with them, so
-//! that a pod that opens more than can be served waits in its own queue, in the kernel, and not in front of its neighbours. A connection
-//! that died in the queue is passed over; when the kernel is out of something (descriptors, memory), it waits a little longer
-//! each time instead of spinning.
+//! Invariants: it ends only when the pod is stopped, and then with what stands in the queue: for its clients that is connected already, and
+//! would be reset with the listener. Few connections of a listener at once wait for a worker to begin with them, so that a pod that
+//! opens more than can be served waits in its own queue, in the kernel, and not in front of its neighbours. A connection that died in
+//! the queue is passed over; when the kernel is out of something (descriptors, memory), it waits a little longer each time instead of
+//! spinning.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Connections of a listener with which no worker has begun yet.
 const WAITING: usize = 4;
+/// No queue is longer (`net.core.somaxconn`). Where another agent has the listener too, connections go on coming.
+const QUEUE: usize = 4096;
 
 /// A connection's place among those with which no worker has begun; to be dropped when one does.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ pub(crate) async fn accept(
         };
         let accepted = tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
-            _ = serving.changed() => return,
+            _ = serving.changed() => return take_rest(listener, deal),
             accepted = next => accepted,
         };
         match accepted {
@@ -57,6 +60,22 @@ pub(crate) async fn accept(
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
+        }
+    }
+}
+
+/// Hands on what the kernel has connected before the end. The runtime need not know of it yet, so it is not asked.
+fn take_rest(listener: TcpListener, mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn)) {
+    let Ok(listener) = listener.into_std() else { return };
+    for _ in 0..QUEUE {
+        match listener.accept() {
+            Ok((stream, peer)) if stream.set_nonblocking(true).is_ok() => {
+                deal(stream, peer, Turn { _place: None });
+            }
+            Ok(_) => {}
+            Err(error) if is_of_connection(&error) => {}
+            // The queue is empty, or the kernel out of something, for which nobody can wait any more.
+            Err(_) => return,
         }
     }
 }
@@ -80,4 +99,25 @@ fn is_of_connection(error: &io::Error) -> bool {
             | ErrorKind::NetworkDown
             | ErrorKind::TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_connected_when_the_pod_is_stopped_is_handed_on() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let to = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..5).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
+        let (handle, serving) = watch::channel(());
+        drop(handle);
+        let mut dealt = Vec::new();
+        accept(listener, serving, |stream, peer, _| dealt.push((stream, peer))).await;
+        let peers: Vec<_> = dealt.iter().map(|(_, peer)| *peer).collect();
+        let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
+        assert_eq!(peers, expected);
+        assert!(std::net::TcpStream::connect(to).is_err(), "the listener is closed");
+    }
 }

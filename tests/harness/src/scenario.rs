@@ -13,11 +13,14 @@ pub enum Scenario {
     Authorization,
     /// A gateway that takes plain HTTP from outside into the mesh.
     Ingress,
+    /// Pods that come into the mesh and leave it by a label while a client goes on calling.
+    Move,
 }
 
 impl Scenario {
     /// All of them, in the order in which they are played.
-    pub const ALL: [Self; 5] = [Self::Bookinfo, Self::Split, Self::Delay, Self::Authorization, Self::Ingress];
+    pub const ALL: [Self; 6] =
+        [Self::Bookinfo, Self::Split, Self::Delay, Self::Authorization, Self::Ingress, Self::Move];
 
     /// What it is called.
     pub fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Scenario {
             Self::Delay => "delay",
             Self::Authorization => "authorization",
             Self::Ingress => "ingress",
+            Self::Move => "move",
         }
     }
 
@@ -40,12 +44,13 @@ impl Scenario {
                 "who may do what: GET by two principals at the waypoint, identities at the node"
             }
             Self::Ingress => "a gateway that takes plain HTTP from outside into the mesh",
+            Self::Move => "in and out of the mesh by a label, while a client goes on calling",
         }
     }
 
     /// Whether an Envoy takes part.
     pub fn has_envoy(self) -> bool {
-        !matches!(self, Self::Bookinfo)
+        !matches!(self, Self::Bookinfo | Self::Move)
     }
 }
 

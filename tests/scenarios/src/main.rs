@@ -11,10 +11,13 @@
 mod authorization;
 mod bookinfo;
 mod books;
+mod calls;
 mod delay;
+mod follower;
 mod ingress;
 mod limit;
 mod look;
+mod moving;
 mod split;
 mod stage;
 mod waypoint;
@@ -73,6 +76,7 @@ fn play(scenario: Scenario, is_terse: bool) -> bool {
         Scenario::Delay => delay::play(&mut say),
         Scenario::Authorization => authorization::play(&mut say),
         Scenario::Ingress => ingress::play(&mut say),
+        Scenario::Move => moving::play(&mut say),
     };
     drop(limit);
     if let Err(error) = &outcome {

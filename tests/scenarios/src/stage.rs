@@ -15,7 +15,7 @@ use interop_tests::{Credentials, LIMIT, NAMESPACE, Signer, identity};
 /// A stage.
 pub(crate) struct Stage {
     agents: Vec<Agent>,
-    apps: Vec<App>,
+    apps: Vec<(String, App)>,
     pods: Vec<Pod>,
     /// What the agents are told.
     pub(crate) mesh: MeshFile,
@@ -77,7 +77,7 @@ impl Stage {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let app = App::listening(self.pod(name)?, &words, port)?;
-        self.apps.push(app);
+        self.apps.push((name.to_owned(), app));
         Ok(())
     }
 
@@ -121,6 +121,12 @@ impl Stage {
     pub(crate) fn pod(&self, name: &str) -> Result<&Pod> {
         let found = self.pods.iter().find(|pod| pod.name() == name);
         found.with_context(|| format!("there is no pod {name} on this stage"))
+    }
+
+    /// The server of a pod.
+    pub(crate) fn app(&self, pod: &str) -> Result<&App> {
+        let found = self.apps.iter().find(|(name, _)| name == pod);
+        Ok(&found.with_context(|| format!("{pod} has no server on this stage"))?.1)
     }
 
     /// A node by its number, from 1.

@@ -7,7 +7,7 @@ use harness::wait::eventually_ok;
 use interop_tests::{Envoy, LIMIT, NAMESPACE, identity};
 
 use crate::books::{Book, PORT, PRODUCTPAGE};
-use crate::look::{access_log, ask, culvert, metric, refused, sum};
+use crate::look::{access_log, ask, counted, culvert, refused, sum};
 use crate::stage::{Stage, at};
 use crate::waypoint::{self, CLIENT, ONLY_WAYPOINT, WAYPOINT};
 
@@ -97,8 +97,8 @@ fn at_the_node(say: &mut Narrator, stage: &Stage, denied: usize) -> Result<()> {
     let from = format!("src.identity=\"{}\"", identity(BATCH));
     let line = access_log(say, agent, &[&from, "direction=\"inbound\"", "policy rejection"]);
     say.check("the access log names the client and the reason", line.map(drop));
-    let counted = metric(say, &[agent], "culvert_policy_denials_total", &[("reason", "not_allowed")])?;
-    say.equal("each refusal is counted once", &counted, &(denied as f64));
+    let denials = ("culvert_policy_denials_total", [("reason", "not_allowed")].as_slice());
+    counted(say, "each refusal is counted once", &[agent], denials, denied)?;
     let (to, port) = (format!("{NAMESPACE}/reviews-v1"), PORT.to_string());
     for (account, expected) in [(BATCH, DENIED), (PRODUCTPAGE, DENIED), (WAYPOINT, ALLOWED)] {
         let from = identity(account);

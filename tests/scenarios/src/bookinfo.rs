@@ -10,7 +10,7 @@ use interop_tests::{HBONE, NAMESPACE, identity};
 use serde_json::Value;
 
 use crate::books::{Book, PRODUCTPAGE, perform};
-use crate::look::{access_log, ask, culvert, field, metric};
+use crate::look::{access_log, ask, counted, culvert, field};
 use crate::stage::Stage;
 
 /// Versions of the reviews, and whose stars they show.
@@ -177,12 +177,8 @@ fn versions(say: &mut Narrator, stage: &Stage, before: [String; 2]) -> Result<()
         // What was asked in the steps before is counted, too.
         let earlier = before.iter().filter(|known| *known == version).count();
         let known = counts.get(version).copied().unwrap_or_default() + earlier;
-        let counted = metric(say, &agents, "istio_tcp_connections_opened_total", &labels)?;
-        say.equal(
-            &format!("the agents have counted each connection to {version} once"),
-            &counted,
-            &(known as f64),
-        );
+        let claim = format!("the agents have counted each connection to {version} once");
+        counted(say, &claim, &agents, ("istio_tcp_connections_opened_total", &labels), known)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow};
-use harness::{Agent, Attempt, Narrator, Pod, Reply, command};
+use harness::{Agent, Attempt, Narrator, Pod, Reply, command, eventually};
 use interop_tests::LIMIT;
 
 use crate::stage::Stage;
@@ -62,6 +62,23 @@ pub(crate) fn metric(
     let value = agents.iter().map(|agent| Ok(sum(&agent.metrics()?, name, &labels))).sum::<Result<f64>>()?;
     say.saw(&format!("{name}{{{}}} {value}", labels.join(", ")));
     Ok(value)
+}
+
+/// Waits until a metric, added up like that, is as expected, and checks the claim that it is.
+pub(crate) fn counted(
+    say: &mut Narrator,
+    claim: &str,
+    agents: &[&Agent],
+    (name, labels): (&str, &[(&str, &str)]),
+    expected: usize,
+) -> Result<()> {
+    let mut last = Narrator::terse();
+    let as_expected = || metric(&mut last, agents, name, labels).ok().filter(|seen| *seen == expected as f64);
+    // What it is when the wait is over is what is told.
+    let _ = eventually(name, LIMIT, as_expected);
+    let seen = metric(say, agents, name, labels)?;
+    say.equal(claim, &seen, &(expected as f64));
+    Ok(())
 }
 
 /// The value of a metric in what a scrape gets, added up over the series that have the labels.

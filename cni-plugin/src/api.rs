@@ -5,7 +5,7 @@
 //! is tried twice; whoever calls holds the pod back, and the kubelet calls again. Whatever is not a pod of this name in an
 //! answer 200 is an error.
 
-mod http;
+pub(crate) mod http;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -98,7 +98,7 @@ pub fn pod(server: &Kubeconfig, pod: &PodName, limit: Duration) -> Result<Metada
     let mut stream = StreamOwned::new(connection, Bounded { stream, end });
     let reply = ask(&mut stream, &request(server, pod)).map_err(unreachable("asking"))?;
     let hint = match reply.status {
-        200 => return metadata(&reply, pod).map_err(|why| ApiError::Garbled { address, why }),
+        200 => return metadata(&reply.body, pod).map_err(|why| ApiError::Garbled { address, why }),
         401 => ": the token in the kubeconfig is not valid any more",
         403 => ": the token in the kubeconfig may not read pods",
         404 => ": it does not know the pod (yet)",
@@ -169,12 +169,12 @@ fn ask(stream: &mut (impl Read + Write), request: &str) -> io::Result<Reply> {
     }
 }
 
-fn metadata(reply: &Reply, pod: &PodName) -> Result<Metadata, String> {
+pub(crate) fn metadata(body: &[u8], pod: &PodName) -> Result<Metadata, String> {
     #[derive(Deserialize)]
     struct Object {
         metadata: Metadata,
     }
-    let Object { metadata } = serde_json::from_slice(&reply.body).map_err(|error| error.to_string())?;
+    let Object { metadata } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if (&metadata.namespace, &metadata.name) != (&pod.namespace, &pod.name) {
         return Err(format!("pod {:?}/{:?}", metadata.namespace, metadata.name));
     }

@@ -53,7 +53,7 @@ impl Kubeconfig {
         Self::parse(&bytes).map_err(error)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file: File =
             serde_json::from_slice(bytes).map_err(|error| format!("it is not the JSON of one: {error}"))?;
         let context = named(&file.contexts, &file.current_context, "context")?;

@@ -15,6 +15,8 @@ pub mod api;
 pub mod client;
 pub mod config;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod invocation;
 pub mod kubeconfig;
 pub mod plugin;

@@ -131,7 +131,7 @@ impl Metrics {
 }
 
 /// The lists, and when the first of them is past its time (Unix, in seconds).
-fn parse(content: &[u8]) -> Result<(Lists, Option<i64>), String> {
+pub(crate) fn parse(content: &[u8]) -> Result<(Lists, Option<i64>), String> {
     const PEM: &[u8] = b"-----BEGIN";
     let lists: Lists = if content.windows(PEM.len()).any(|window| window == PEM) {
         CertificateRevocationListDer::pem_slice_iter(content)

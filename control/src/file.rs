@@ -97,3 +97,9 @@ impl MeshFile {
 pub fn parse(text: &str) -> Result<MeshFile, FileError> {
     MeshFile::parse(text)
 }
+
+/// A file as the reader of YAML has it, and as the readers of pieces have it, however short it is.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(text: &str) -> (Result<MeshFile, FileError>, Option<Result<MeshFile, FileError>>) {
+    (parse::whole(text), parse::in_pieces_of(text, 40).map(parse::meant))
+}

@@ -6,6 +6,7 @@ use prost::Message;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::certificates::answer;
+use crate::file::{self, FileError, MeshFile};
 use crate::proto::ca::IstioCertificateResponse;
 
 /// What came of an answer of the certificate authority that could be read.
@@ -55,4 +56,30 @@ pub fn ca_response(bytes: &[u8]) -> Option<CaOutcome> {
         },
         Err(fault) => CaOutcome::Refused(fault.to_string()),
     })
+}
+
+/// What a mesh file says to each of the readers that may come to read it.
+#[derive(Debug)]
+pub struct Readings {
+    /// To the reader of YAML, whose word counts.
+    pub whole: Result<MeshFile, FileError>,
+    /// To the agent.
+    pub taken: Result<MeshFile, FileError>,
+    /// To the readers of pieces, taken apart wherever that is possible; none where it is not.
+    pub pieces: Option<Result<MeshFile, FileError>>,
+}
+
+/// Reads a mesh file in every way.
+pub fn mesh_file(text: &str) -> Readings {
+    let (whole, pieces) = file::fuzzing(text);
+    Readings { whole, taken: MeshFile::parse(text), pieces }
+}
+
+/// Reads lists of revoked certificates, and when the first is past its time.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn crl(content: &[u8]) -> Result<(Vec<Vec<u8>>, Option<i64>), String> {
+    let (lists, end) = crate::crl::parse(content)?;
+    Ok((lists.iter().map(|list| list.to_vec()).collect(), end))
 }

@@ -8,7 +8,6 @@
 
 mod conversation;
 mod listeners;
-mod message;
 mod pods;
 mod serve;
 mod sockets;

@@ -1,9 +1,9 @@
 //! What fuzz tests reach of this crate: the places where bytes of strangers are read. Only with the feature `fuzzing`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hickory_proto::op::ResponseCode;
-use mesh::Snapshot;
+use mesh::{Identity, Snapshot};
 
 use crate::dns::{Asker, DnsAction, Host, Settings, Transport, handle_packet, judge_connection};
 use crate::hbone::Traceparent;
@@ -115,4 +115,26 @@ pub fn begins_with_question(bytes: &[u8]) -> Option<bool> {
 /// Whether `reply` counts as an answer to `query`.
 pub fn is_dns_answer(reply: &[u8], query: &[u8]) -> bool {
     crate::dns::is_answer(reply, query)
+}
+
+/// How a pod's applications resolve names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resolver {
+    /// Domains that are appended, in order.
+    pub search: Vec<String>,
+    /// Names with fewer dots are searched for first.
+    pub ndots: usize,
+    /// Name servers, in order.
+    pub nameservers: Vec<IpAddr>,
+}
+
+/// Reads a `resolv.conf`.
+pub fn resolv_conf(text: &str) -> Resolver {
+    let Settings { search, ndots, nameservers } = Settings::parse(text);
+    Resolver { search: search.iter().map(Host::to_string).collect(), ndots, nameservers }
+}
+
+/// Who a peer's certificate is in this trust domain, and whether it is one of those that are `accepted`; its chain is not looked at.
+pub fn peer_names(der: &[u8], trust_domain: &str, accepted: &[String]) -> (Option<Identity>, bool) {
+    crate::tls::peer_names(der, trust_domain, accepted)
 }

@@ -31,6 +31,8 @@ pub(crate) use read_ahead::ReadAhead;
 pub use revocation::RevocationError;
 pub(crate) use revocation::{Session, revoked};
 pub(crate) use server::Server;
+#[cfg(feature = "fuzzing")]
+pub(crate) use spiffe::fuzzing as peer_names;
 
 /// The protocol both ends name in ALPN (RFC 9113 §3.3).
 const ALPN_H2: &[u8] = b"h2";

@@ -1,12 +1,14 @@
-//! `fuzz TARGET`: feeds a target of `tests/fuzz` with what libFuzzer makes up, beginning with what is kept of it.
+//! `fuzz [TARGET..]`: feeds targets of `tests/fuzz` with what libFuzzer makes up, one after the other, each beginning with what is kept
+//! of it.
 //!
 //! The installed compiler does it: what instruments the code is part of it, and only the switches are not stable. Instrumented
 //! are the crates that read bytes of strangers; all others are used as the tests use them. An input that breaks a target is
-//! written to `target/fuzz/TARGET/`; keep it under `tests/fuzz/corpus/TARGET/`, where the unit tests replay it.
+//! written to `target/fuzz/TARGET/`; keep it under `tests/fuzz/corpus/TARGET/`, where the unit tests replay it. The targets after a
+//! broken one are fed all the same, and the broken ones are named at the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::binaries::{host_triple, target_dir};
 use crate::setup::{self, Need};
@@ -15,8 +17,18 @@ use crate::shell;
 /// Where targets and what is kept of them are.
 const CRATE: &str = "tests/fuzz";
 /// What is instrumented.
-const INSTRUMENTED: [&str; 5] =
-    ["culvert-fuzz", "culvert-tunnel", "culvert-mesh", "culvert-control", "hickory-proto"];
+const INSTRUMENTED: [&str; 10] = [
+    "culvert-fuzz",
+    "culvert-cni",
+    "culvert-control",
+    "culvert-mesh",
+    "culvert-protocols",
+    "culvert-tunnel",
+    "granit-parser",
+    "hickory-proto",
+    "httparse",
+    "serde-saphyr",
+];
 /// Counters of edges, and what is compared with what.
 const SWITCHES: [&str; 5] = [
     "-Cpasses=sancov-module",
@@ -30,29 +42,52 @@ const COMPILER: [Need; 1] = [Need { package: "g++", present: || harness::run::fi
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which target; `list` shows them.
-    target: String,
-    /// For how long.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
+    /// Which targets; all if none is named. `list` shows them.
+    targets: Vec<String>,
+    /// For how long, each.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// The same in seconds.
+    #[arg(long, conflicts_with = "minutes")]
+    seconds: Option<u64>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let corpus = shell::root().join(CRATE).join("corpus");
-    let targets = targets(&corpus)?;
-    if !targets.contains(&args.target) {
-        println!("Targets: {}", targets.join(", "));
-        anyhow::ensure!(args.target == "list", "there is no target {}", args.target);
+    let known = targets(&corpus)?;
+    if args.targets == ["list"] {
+        println!("Targets: {}", known.join(", "));
         return Ok(());
     }
+    if let Some(unknown) = args.targets.iter().find(|name| !known.contains(name)) {
+        bail!("there is no target {unknown}; there are {}", known.join(", "));
+    }
+    let wanted = if args.targets.is_empty() { &known } else { &args.targets };
     setup::ensure(&COMPILER)?;
+    let program = build()?;
+    let seconds = args.seconds.unwrap_or(args.minutes.saturating_mul(60));
+    let mut broken = Vec::new();
+    for (number, target) in wanted.iter().enumerate() {
+        println!("\n== {target}, {} of {}, for {seconds} s", number + 1, wanted.len());
+        if let Err(error) = feed(&program, target, &corpus, seconds) {
+            println!("{target}: {error:#}");
+            broken.push(target.as_str());
+        }
+    }
+    if !broken.is_empty() {
+        bail!("broken, with the input under target/fuzz/TARGET: {}", broken.join(", "));
+    }
+    Ok(())
+}
+
+/// Builds the program that has all targets in it.
+fn build() -> Result<PathBuf> {
     let mut build = shell::cargo();
     // The switches of one crate are cargo's to pass on, which it calls unstable as well.
     build.args(["build", "-Zprofile-rustflags", "-p", "culvert-fuzz", "--features", "libfuzzer"]);
-    let target = target_dir()?.join("fuzz");
     // A place of its own: with unstable switches much would be built anew, and after that anew without.
-    let built = target.join("build");
-    build.args(["--bin", &args.target]).arg("--target-dir").arg(&built).env("RUSTC_BOOTSTRAP", "1");
+    let built = target_dir()?.join("fuzz/build");
+    build.args(["--bin", "libfuzzer"]).arg("--target-dir").arg(&built).env("RUSTC_BOOTSTRAP", "1");
     // Without the C library in it, which is not there for C++.
     build.env("RUSTFLAGS", "");
     let switches = SWITCHES.map(|switch| format!("{switch:?}")).join(", ");
@@ -61,16 +96,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         build.arg("--config").arg(format!("profile.dev.package.{package}.opt-level=2"));
     }
     shell::run(&mut build)?;
-    let found = target.join(&args.target);
+    Ok(built.join(host_triple()?).join("debug/libfuzzer"))
+}
+
+/// Feeds one target until its time is over, or an input breaks it.
+fn feed(program: &Path, target: &str, corpus: &Path, seconds: u64) -> Result<()> {
+    let found = target_dir()?.join("fuzz").join(target);
     let growing = found.join("corpus");
     std::fs::create_dir_all(&growing).with_context(|| growing.display().to_string())?;
-    let mut fuzz = std::process::Command::new(built.join(host_triple()?).join("debug").join(&args.target));
-    fuzz.current_dir(shell::root());
-    fuzz.arg(format!("-max_total_time={}", args.seconds));
+    let mut fuzz = std::process::Command::new(program);
+    fuzz.current_dir(shell::root()).env("FUZZ_TARGET", target);
+    fuzz.arg(format!("-max_total_time={seconds}"));
     // A target that takes seconds for one input, or a gigabyte, has a fault as well.
     fuzz.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096", "-print_final_stats=1"]);
     fuzz.arg(format!("-artifact_prefix={}/", found.display()));
-    fuzz.arg(&growing).arg(corpus.join(&args.target));
+    fuzz.arg(&growing).arg(corpus.join(target));
     shell::run(&mut fuzz)
 }
 

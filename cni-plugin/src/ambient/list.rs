@@ -69,6 +69,15 @@ pub enum ListError {
     },
 }
 
+/// Bytes that are no list.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// Not the JSON of one.
+    Malformed(serde_json::Error),
+    /// Of another release.
+    Version(u64),
+}
+
 impl AmbientList {
     /// A list of these.
     pub fn new(
@@ -99,20 +108,28 @@ impl AmbientList {
     /// When it is not there, cannot be read, or is of another release.
     pub fn read(path: &Path) -> Result<Self, ListError> {
         use io::Read as _;
-        #[derive(Deserialize)]
-        struct Stated {
-            version: u64,
-        }
         let error = |source| ListError::File { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(LONGEST).read_to_end(&mut bytes))
             .map_err(error)?;
-        let stated: Stated = serde_json::from_slice(&bytes).map_err(|source| error(source.into()))?;
-        if stated.version != u64::from(VERSION) {
-            return Err(ListError::Version { path: path.to_owned(), found: stated.version });
+        Self::parse(&bytes).map_err(|fault| match fault {
+            Fault::Malformed(source) => error(source.into()),
+            Fault::Version(found) => ListError::Version { path: path.to_owned(), found },
+        })
+    }
+
+    /// Reads the bytes of a list. The version first: a list of another release may differ in anything else.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        #[derive(Deserialize)]
+        struct Stated {
+            version: u64,
         }
-        serde_json::from_slice(&bytes).map_err(|source| error(source.into()))
+        let stated: Stated = serde_json::from_slice(bytes).map_err(Fault::Malformed)?;
+        if stated.version != u64::from(VERSION) {
+            return Err(Fault::Version(stated.version));
+        }
+        serde_json::from_slice(bytes).map_err(Fault::Malformed)
     }
 
     /// Writes or replaces a list, whole or not at all.

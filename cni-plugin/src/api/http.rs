@@ -10,13 +10,13 @@ const MAX_HEADERS: usize = 64;
 
 /// A whole answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 /// The answer, once it is whole; `ended` says that no more bytes will come.
-pub(super) fn parse(bytes: &[u8], ended: bool) -> io::Result<Option<Reply>> {
+pub(crate) fn parse(bytes: &[u8], ended: bool) -> io::Result<Option<Reply>> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head) = response.parse(bytes).map_err(garbled)? else { return Ok(None) };

@@ -19,7 +19,7 @@ use super::raw::{
     Item, RawAccount, RawCa, RawEnrollment, RawFile, RawGateway, RawLoadBalancer, RawMatch, RawPolicy,
     RawService, RawString, RawTunnel, RawWorkload,
 };
-use super::split::Pieces;
+use super::split::{PIECE, Pieces};
 use super::texts;
 use super::words::{As, Text};
 use super::{CaConfig, Enrollment, FileError, MeshFile, plain};
@@ -56,7 +56,12 @@ pub(super) fn whole(text: &str) -> Result<MeshFile, FileError> {
 
 /// A large file, read by several threads; none where that is not possible, or something is wrong.
 pub(super) fn in_pieces(text: &str) -> Option<RawFile> {
-    let pieces = Pieces::of(text)?;
+    in_pieces_of(text, PIECE)
+}
+
+/// The same in pieces of at least this many bytes.
+pub(super) fn in_pieces_of(text: &str, least: usize) -> Option<RawFile> {
+    let pieces = Pieces::of(text, least)?;
     let lists = pieces.lists().collect::<Vec<_>>();
     let (next, threads) = (AtomicUsize::new(0), thread::available_parallelism().map_or(1, NonZero::get));
     let work = || {

@@ -9,7 +9,7 @@
 /// The key of the list.
 const LIST: &str = "workloads:";
 /// A piece is not smaller than this, in bytes.
-const PIECE: usize = if cfg!(test) { 40 } else { 64 << 10 };
+pub(super) const PIECE: usize = if cfg!(test) { 40 } else { 64 << 10 };
 
 /// The pieces of a file.
 #[derive(Debug)]
@@ -26,10 +26,10 @@ impl<'a> Pieces<'a> {
         self.items.iter().map(|items| format!("{LIST}\n{items}"))
     }
 
-    /// Takes a file apart, if that is of use and safe.
-    pub(super) fn of(text: &'a str) -> Option<Self> {
+    /// Takes a file apart, if that is of use and safe, into pieces of at least this many bytes.
+    pub(super) fn of(text: &'a str, least: usize) -> Option<Self> {
         let after_key = list(text)?;
-        let (items, end) = items(text, after_key)?;
+        let (items, end) = items(text, after_key, least)?;
         let rest: String =
             [text.get(..after_key)?.strip_suffix('\n')?.strip_suffix(LIST)?, text.get(end..)?].concat();
         // A second list of the name would be an error.
@@ -51,7 +51,7 @@ fn list(text: &str) -> Option<usize> {
 }
 
 /// The items in pieces, and where they end. All begin in the same column.
-fn items(text: &str, begin: usize) -> Option<(Vec<&str>, usize)> {
+fn items(text: &str, begin: usize, least: usize) -> Option<(Vec<&str>, usize)> {
     let (mut pieces, mut from, mut at, mut column) = (Vec::new(), begin, begin, None);
     for line in text.get(begin..)?.split_inclusive('\n') {
         let content = line.trim_start_matches(' ');
@@ -66,7 +66,7 @@ fn items(text: &str, begin: usize) -> Option<(Vec<&str>, usize)> {
             None => return None,
             Some(column) if indent > column => {}
             Some(column) if indent == column && is_item => {
-                if at - from >= PIECE {
+                if at - from >= least {
                     pieces.push(text.get(from..at)?);
                     from = at;
                 }

@@ -1,18 +1,12 @@
 //! Who may ask: programs of this host, not web pages that a browser of this host happens to show.
 //!
-//! A page can have a browser send requests to loopback, by a name of its own that resolves to it, or straight. So the
-//! host that is asked for must be `localhost` or an address, and a request that names where it comes from must come from
-//! the same place. Nothing here takes a body worth mentioning.
-
-use std::net::IpAddr;
+//! [`origin`] judges by what the headers say; whatever it refuses goes no further.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
-/// Bytes that a request may bring along; they are not read.
-const MAX_BODY: u64 = 4096;
+use protocols::origin::{self, Refusal};
 
 /// Passes a request on, or refuses it.
 pub(super) async fn check(request: Request, next: Next) -> Response {
@@ -24,28 +18,13 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
 
 fn refusal(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(&header::HOST);
-    if host.is_some_and(|host| !is_local(host)) {
-        return Some((StatusCode::FORBIDDEN, "ask for localhost or an IP address, not for another name\n"));
-    }
-    let same_origin = |origin: &str| host.is_some_and(|host| origin.strip_prefix("http://") == Some(host));
-    if text(&header::ORIGIN).is_some_and(|origin| !same_origin(origin)) {
-        return Some((StatusCode::FORBIDDEN, "this interface is not for web pages\n"));
-    }
-    let length = text(&header::CONTENT_LENGTH).map(str::parse::<u64>);
-    if length.is_some_and(|length| !matches!(length, Ok(0..=MAX_BODY))) {
-        return Some((StatusCode::PAYLOAD_TOO_LARGE, "requests need no body here\n"));
-    }
-    None
-}
-
-/// Whether a host, with or without a port, is `localhost` or an address.
-fn is_local(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']').map_or(host, |(address, _)| address),
-        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    let (host, origin) = (text(&header::HOST), text(&header::ORIGIN));
+    let refusal = origin::refusal(host, origin, text(&header::CONTENT_LENGTH))?;
+    let status = match refusal {
+        Refusal::Name | Refusal::Page => StatusCode::FORBIDDEN,
+        Refusal::Body => StatusCode::PAYLOAD_TOO_LARGE,
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    Some((status, refusal.why()))
 }
 
 #[cfg(test)]

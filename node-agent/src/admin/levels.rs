@@ -3,6 +3,7 @@
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use protocols::levels::LevelChange;
 
 use super::{Shared, TEXT};
 
@@ -16,18 +17,7 @@ LEVEL is one of error, warn, info, debug, trace, off
 
 /// Changes levels, and answers with those that are in force.
 pub(super) async fn change(State(shared): State<Shared>, RawQuery(query): RawQuery) -> Response {
-    let query = query.unwrap_or_default();
-    let mut level = String::new();
-    let mut reset = false;
-    for pair in query.split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match key {
-            "level" => level = unescaped(value),
-            "reset" => reset = true,
-            // What is not known is let be: callers of other releases may say more.
-            _ => {}
-        }
-    }
+    let LevelChange { reset, level } = LevelChange::of_query(&query.unwrap_or_default());
     match shared.admin.levels.change(reset, &level) {
         Ok(now) => answer(StatusCode::OK, format!("current log level is {now}\n")),
         Err(error) => {
@@ -45,39 +35,4 @@ pub(super) async fn usage() -> Response {
 
 fn answer(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, TEXT)], text).into_response()
-}
-
-/// A value of a query with its `%xx` taken back; what is none stays as it is.
-fn unescaped(value: &str) -> String {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((before, after)) = rest.split_once('%') {
-        bytes.extend_from_slice(before.as_bytes());
-        match after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(b'%');
-                rest = after;
-            }
-        }
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_taken_back() {
-        for (value, text) in
-            [("tunnel%3Ahbone%3Ddebug", "tunnel:hbone=debug"), ("a%", "a%"), ("%zz%41", "%zzA"), ("", "")]
-        {
-            assert_eq!(unescaped(value), text);
-        }
-    }
 }

@@ -2,21 +2,10 @@
 
 use std::io;
 
-use serde::{Deserialize, Serialize};
+use protocols::levels::LevelChange;
 
 use super::protocol::Answer;
 use super::{Subjects, Teller};
-
-/// A change of what is logged; an empty one changes nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LevelChange {
-    /// Whether to go back to what the agent was started with, first.
-    #[serde(default)]
-    pub(crate) reset: bool,
-    /// `LEVEL`, or `SCOPE=LEVEL`, or several with commas.
-    #[serde(default)]
-    pub(crate) level: String,
-}
 
 /// Changes, and tells what is in force.
 pub(super) fn tell(subjects: &Subjects, change: &LevelChange, send: &mut Teller<'_>) -> io::Result<()> {

@@ -1,86 +1,27 @@
-//! What the command line and the agent say to each other: one JSON message a datagram (`SOCK_SEQPACKET`); one request, then
-//! answers up to [`Answer::End`].
+//! What the agent answers the command line: to one request of [`protocols::admin`], answers up to [`Answer::End`], one JSON
+//! message a datagram (`SOCK_SEQPACKET`).
 //!
 //! Both sides state a version and refuse another one; unknown fields are ignored so that fields can be added. One answer is
 //! one pod, so that no node is too large for a message.
 
 use std::io;
 
+use protocols::admin::check_version;
+pub(crate) use protocols::admin::{
+    Command, MAX_MESSAGE, PolicyQuestion, ProtocolError, Request, TraceQuestion, VERSION,
+};
+pub(crate) use protocols::levels::LevelChange;
 use redirect::Report;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::enrollment::PodSight;
 
 pub(crate) use super::certificates::CertificateRow;
 pub(crate) use super::connections::ConnectionRow;
-pub(crate) use super::levels::LevelChange;
 pub(crate) use super::pods::PodRow;
-pub(crate) use super::trace::{SourceView, TraceQuestion, WayView};
-pub(crate) use super::verdict::{PolicyQuestion, VerdictView};
+pub(crate) use super::trace::{SourceView, WayView};
+pub(crate) use super::verdict::VerdictView;
 pub(crate) use crate::events::Event;
-
-/// Version of the messages in this module.
-pub(crate) const VERSION: u32 = 1;
-/// Longest message in bytes, in both directions.
-pub(crate) const MAX_MESSAGE: usize = 64 * 1024;
-
-/// A message that cannot be used.
-#[derive(Debug, Error)]
-pub(crate) enum ProtocolError {
-    /// No message of ours.
-    #[error("not a message of the admin protocol: {0}")]
-    Malformed(#[from] serde_json::Error),
-    /// The other side is of another release.
-    #[error(
-        "the other side speaks version {0} of the admin protocol, this one {VERSION}: agent and command are of different \
-         releases"
-    )]
-    Version(u32),
-}
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Request {
-    /// [`VERSION`] of the sender.
-    pub(crate) version: u32,
-    /// For what.
-    pub(crate) command: Command,
-    /// Only of the pods of this name, or of the one of `namespace/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) pod: Option<String>,
-}
-
-/// The commands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Command {
-    /// Inspect node and pods.
-    Verify,
-    /// Count pods by state.
-    Status,
-    /// Every pod, one by one.
-    Pods,
-    /// Every connection, one by one.
-    Connections,
-    /// Every certificate, one by one.
-    Certificates,
-    /// What has happened.
-    Events {
-        /// After the event of this number.
-        after: u64,
-    },
-    /// Why a connection would go where it goes.
-    Trace(TraceQuestion),
-    /// What policy says of a connection.
-    Policy(PolicyQuestion),
-    /// Show what is logged, and change it.
-    Logging(LevelChange),
-    /// The configuration in force.
-    Config,
-    /// The metrics.
-    Metrics,
-}
 
 /// One part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,37 +133,6 @@ struct Envelope<T> {
     version: u32,
     #[serde(flatten)]
     message: T,
-}
-
-#[derive(Deserialize)]
-struct Stated {
-    version: u32,
-}
-
-/// The version first: a message of another release may differ in anything else.
-fn check_version(bytes: &[u8]) -> Result<(), ProtocolError> {
-    match serde_json::from_slice::<Stated>(bytes)?.version {
-        VERSION => Ok(()),
-        other => Err(ProtocolError::Version(other)),
-    }
-}
-
-impl Request {
-    /// Of this release.
-    pub(crate) fn new(command: Command, pod: Option<String>) -> Self {
-        Self { version: VERSION, command, pod }
-    }
-
-    /// The bytes to send.
-    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
-        Ok(serde_json::to_vec(self)?)
-    }
-
-    /// Reads a request.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ProtocolError> {
-        check_version(bytes)?;
-        Ok(serde_json::from_slice(bytes)?)
-    }
 }
 
 impl Answer {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mesh::workload::Protocol;
 use mesh::{Connection, HopKind, Place, Route, Snapshot, Verdict, Workload};
+use protocols::admin::TraceQuestion;
 use serde::{Deserialize, Serialize};
 use tunnel::trace::{Arrival, Way};
 
@@ -16,16 +17,6 @@ use crate::enrollment::PodState;
 
 /// Names of policies, services and addresses that are told of one workload.
 const MAX_NAMES: usize = 32;
-
-/// Who would connect, and where to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct TraceQuestion {
-    /// A pod, a uid or an address.
-    pub(crate) from: String,
-    /// Where to; without, only what is known of the source is told.
-    #[serde(default)]
-    pub(crate) to: Option<SocketAddr>,
-}
 
 /// Who connects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

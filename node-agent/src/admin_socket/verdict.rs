@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use mesh::policy::Action;
 use mesh::{Connection, Identity, Verdict};
+use protocols::admin::PolicyQuestion;
 use serde::{Deserialize, Serialize};
 use tunnel::trace::Judged;
 
@@ -13,21 +14,6 @@ use super::{Subjects, Teller, find};
 
 /// Policies that are named; those that matched come first.
 const MAX_POLICIES: usize = 64;
-
-/// A question about a connection that nobody makes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PolicyQuestion {
-    /// Who the client proves to be, as a SPIFFE identity; none for one that comes in plaintext.
-    pub(crate) from: Option<String>,
-    /// The client's address; that of a workload with this identity if it is not said.
-    #[serde(default)]
-    pub(crate) source: Option<IpAddr>,
-    /// The server: a pod, a uid or an address.
-    pub(crate) to: String,
-    /// The server's port.
-    pub(crate) port: u16,
-}
 
 /// One policy's word.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

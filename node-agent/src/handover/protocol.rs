@@ -1,22 +1,16 @@
-//! What two agents say to each other: one JSON message a datagram (`SOCK_SEQPACKET`), descriptors riding along.
+//! The conversation of two agents: messages of [`protocols::handover`] over a connection (`SOCK_SEQPACKET`), with sockets.
 //!
-//! The new agent sends an [`Ask`]; the old one answers with one [`Answer::Node`], an [`Answer::Pod`] for each pod and
-//! [`Answer::End`], or with [`Answer::Refused`]. The new one then says [`Taken`], the old one [`Answer::Yours`]. Both state a
-//! version and refuse another one; unknown fields and sockets of unknown names are ignored, so that either can be added.
+//! Every message has as many sockets as it names; one that has not is an error, and the sockets are closed.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use linux::fdpass::Connection;
+use protocols::handover::{self, MAX_MESSAGE, MessageError};
+pub(crate) use protocols::handover::{Answer, Ask, Taken};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-/// Version of the messages in this module.
-pub(crate) const VERSION: u32 = 1;
-/// Longest message in bytes, in both directions.
-const MAX_MESSAGE: usize = 16 * 1024;
 
 /// The installation's lock.
 pub(crate) const LOCK: &str = "lock";
@@ -44,8 +38,8 @@ pub(crate) enum HandoverError {
     #[error("the other agent does not answer: {0}")]
     Lost(#[from] io::Error),
     /// No message of ours, or not the one that is due.
-    #[error("not a message of the hand-over protocol: {0}")]
-    Malformed(#[from] serde_json::Error),
+    #[error(transparent)]
+    Message(#[from] MessageError),
     /// The other side has closed the connection.
     #[error("the other agent has broken off the hand-over")]
     BrokenOff,
@@ -63,69 +57,9 @@ pub(crate) enum HandoverError {
     /// Something that no agent leaves out.
     #[error("the other agent gave no {0}")]
     Missing(&'static str),
-    /// The other side is of another release.
-    #[error("the other agent speaks version {0} of the hand-over protocol, this one {VERSION}")]
-    Version(u32),
     /// The other side says no.
     #[error("the running agent refuses to hand over: {0}")]
     Refused(String),
-}
-
-/// The new agent asks to take over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Ask {
-    /// Where it pins; another place is another installation.
-    pub(crate) bpffs: PathBuf,
-    /// Its release.
-    pub(crate) release: String,
-}
-
-/// The new agent serves all that it was given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Taken {
-    /// Pods that it took over.
-    pub(crate) pods: usize,
-}
-
-/// What the old agent says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Answer {
-    /// It goes on by itself.
-    Refused {
-        /// Why.
-        why: String,
-    },
-    /// The node's own sockets ride along.
-    Node {
-        /// Its release.
-        release: String,
-        /// What each is for.
-        sockets: Vec<String>,
-    },
-    /// The sockets of a pod ride along.
-    Pod {
-        /// The kernel's number of its namespace.
-        cookie: u64,
-        /// What each is for.
-        sockets: Vec<String>,
-    },
-    /// That was all.
-    End,
-    /// From now on the new agent alone changes anything.
-    Yours,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    version: u32,
-    #[serde(rename = "say")]
-    message: T,
-}
-
-#[derive(Deserialize)]
-struct Stated {
-    version: u32,
 }
 
 /// Sends a message with its sockets.
@@ -134,7 +68,7 @@ pub(crate) fn send(
     message: &impl Serialize,
     sockets: &[Named],
 ) -> Result<(), HandoverError> {
-    let bytes = serde_json::to_vec(&Envelope { version: VERSION, message })?;
+    let bytes = handover::encode(message)?;
     let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
     Ok(connection.send(&bytes, &descriptors)?)
 }
@@ -147,11 +81,7 @@ pub(crate) fn receive<T: DeserializeOwned>(
     if bytes.is_empty() {
         return Err(HandoverError::BrokenOff);
     }
-    // The version first: a message of another release may differ in anything else.
-    match serde_json::from_slice::<Stated>(&bytes)?.version {
-        VERSION => Ok((serde_json::from_slice::<Envelope<T>>(&bytes)?.message, descriptors)),
-        other => Err(HandoverError::Version(other)),
-    }
+    Ok((handover::decode(&bytes)?, descriptors))
 }
 
 /// Joins the names of a message with the sockets that it brought.
@@ -207,9 +137,9 @@ mod tests {
     fn what_is_no_message_of_this_version_is_an_error() {
         let (a, b) = pair("errors");
         a.send(b"{\"version\":2,\"say\":\"Later\"}", &[]).unwrap();
-        assert!(matches!(receive::<Ask>(&b), Err(HandoverError::Version(2))));
+        assert!(matches!(receive::<Ask>(&b), Err(HandoverError::Message(MessageError::Version(2)))));
         a.send(b"garbage", &[]).unwrap();
-        assert!(matches!(receive::<Ask>(&b), Err(HandoverError::Malformed(_))));
+        assert!(matches!(receive::<Ask>(&b), Err(HandoverError::Message(MessageError::Malformed(_)))));
         assert!(matches!(
             named(vec!["cni".into()], vec![null(), null()]),
             Err(HandoverError::Sockets { names: 1, sockets: 2 })

@@ -1,33 +1,15 @@
 //! What is logged, and how that is changed while the agent runs.
 //!
 //! Invariants: a change that cannot be read changes nothing. What a library would write down that is nobody's business is written only
-//! if its scope is named ([`SILENT`]), at whatever level everything else is. While nobody changes levels, asking whether a line is logged
-//! costs what it cost without this.
+//! if its scope is named ([`protocols::levels::SILENT`]), at whatever level everything else is. While nobody changes levels,
+//! asking whether a line is logged costs what it cost without this.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tracing::level_filters::LevelFilter;
+use protocols::levels::{Directives, LevelError};
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::{EnvFilter, Registry, reload};
-
-/// Scopes that are silent unless they are named. The client of Kubernetes writes down answers that it cannot read, whole, and in them the
-/// environment of pods; what has gone wrong is told by whoever asked.
-const SILENT: [&str; 1] = ["kube_client::client"];
-
-/// A level that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum LevelError {
-    /// Not a level.
-    #[error("`{0}` is not a level: write error, warn, info, debug, trace or off")]
-    Level(String),
-    /// Not a scope.
-    #[error("`{0}` is not a scope: write it as log lines have it, such as access or tunnel:hbone")]
-    Scope(String),
-    /// The log does not take it.
-    #[error("the log cannot be changed: {0}")]
-    Refused(String),
-}
 
 /// The levels in force. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -66,110 +48,6 @@ impl Levels {
             *current = next;
         }
         Ok(current.to_string())
-    }
-}
-
-/// Words of `RUST_LOG`, each scope once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Directives(Vec<Directive>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Directive {
-    /// Of one scope, with `::` between its parts.
-    Scope(String, LevelFilter),
-    /// Of everything else.
-    Rest(LevelFilter),
-    /// What the agent was started with and only the log itself understands, such as a filter by span.
-    Other(String),
-}
-
-impl Directives {
-    fn started(filter: &str) -> Self {
-        let words = filter.split(',').map(str::trim).filter(|word| !word.is_empty());
-        let read = |word: &str| Directive::read(word).unwrap_or_else(|_| Directive::Other(word.to_owned()));
-        Self(words.map(read).collect())
-    }
-
-    fn apply(&mut self, change: &str) -> Result<(), LevelError> {
-        let words = change.split(',').map(str::trim).filter(|word| !word.is_empty());
-        for directive in words.map(Directive::read).collect::<Result<Vec<_>, _>>()? {
-            self.0.retain(|before| !before.is_replaced_by(&directive));
-            self.0.push(directive);
-        }
-        // What is said of everything else comes last, as it is read.
-        self.0.sort_by_key(|directive| matches!(directive, Directive::Rest(_)));
-        Ok(())
-    }
-
-    /// In the words of the log. A scope of this program stands in log lines without the program's name.
-    fn filter(&self) -> String {
-        let is_named = |scope: &&str| self.0.iter().any(|directive| directive.names(scope));
-        let silent = SILENT.into_iter().filter(|scope| !is_named(scope)).map(|scope| format!("{scope}=off"));
-        let words: Vec<String> = silent.chain(self.0.iter().map(Directive::filter)).collect();
-        words.join(",")
-    }
-}
-
-impl Directive {
-    fn read(word: &str) -> Result<Self, LevelError> {
-        let parts = word.rsplit_once('=').or_else(|| word.rsplit_once(':'));
-        let Some((scope, level)) = parts else { return Ok(Self::Rest(read_level(word)?)) };
-        let level = read_level(level)?;
-        let parts: Vec<&str> = scope.split(':').filter(|part| !part.is_empty()).collect();
-        let is_name =
-            |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        if parts.is_empty() || !parts.iter().all(is_name) {
-            return Err(LevelError::Scope(scope.to_owned()));
-        }
-        Ok(Self::Scope(parts.join("::"), level))
-    }
-
-    fn is_replaced_by(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Scope(one, _), Self::Scope(other, _)) => one == other,
-            (Self::Rest(_), Self::Rest(_)) => true,
-            _ => false,
-        }
-    }
-
-    /// Whether it is about this scope, or one below it, and not about one that has it in it.
-    fn names(&self, scope: &str) -> bool {
-        match self {
-            Self::Scope(name, _) => {
-                name.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-            }
-            Self::Rest(_) => false,
-            Self::Other(word) => word.contains(scope),
-        }
-    }
-
-    fn filter(&self) -> String {
-        match self {
-            Self::Scope(scope, level) if scope.starts_with("culvert") => format!("{scope}={level}"),
-            Self::Scope(scope, level) => format!("{scope}={level},culvert::{scope}={level}"),
-            Self::Rest(level) => level.to_string(),
-            Self::Other(word) => word.clone(),
-        }
-    }
-}
-
-fn read_level(text: &str) -> Result<LevelFilter, LevelError> {
-    // Numbers would be taken, too, which nobody means.
-    let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic()) && !text.is_empty();
-    text.parse().ok().filter(|_| is_word).ok_or_else(|| LevelError::Level(text.to_owned()))
-}
-
-impl fmt::Display for Directives {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, directive) in self.0.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
-            match directive {
-                Directive::Scope(scope, level) => write!(f, "{comma}{scope}={level}")?,
-                Directive::Rest(level) => write!(f, "{comma}{level}")?,
-                Directive::Other(word) => write!(f, "{comma}{word}")?,
-            }
-        }
-        Ok(())
     }
 }
 

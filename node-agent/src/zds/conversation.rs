@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use linux::fdpass::Connection;
 use linux::netns::Netns;
+use protocols::zds::{self as message, LONGEST, Request};
 use thiserror::Error;
 
-use super::message::{self, LONGEST, Request};
 use super::pods::Pods;
 use crate::readiness::Pending;
 

@@ -12,11 +12,11 @@ use linux::netns::{Netns, NetnsError};
 use mesh::Store;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use protocols::zds::WorkloadInfo;
 use thiserror::Error;
 use tunnel::{Pod, PodHandle, Tunnel};
 
 use super::listeners;
-use super::message::WorkloadInfo;
 use super::sockets::Sockets;
 use crate::enrollment::{EnrollmentMetrics, PodKey, PodState, Shown};
 

@@ -71,3 +71,10 @@ pub(super) fn member(
 fn list(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(" or ") }
 }
+
+/// Who a certificate is, of this trust domain, and whether it is one of those that are accepted.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzzing(der: &[u8], trust_domain: &str, accepted: &[String]) -> (Option<Identity>, bool) {
+    let certificate = CertificateDer::from(der);
+    (member(&certificate, trust_domain).ok(), accepts(&certificate, accepted).is_ok())
+}

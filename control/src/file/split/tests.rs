@@ -184,7 +184,7 @@ fn an_error_in_a_large_file_has_its_line() {
     let items: String =
         (0..50).flat_map(|number| workload(number, &["protocol: TCP"])).map(|line| line + "\n").collect();
     let text = format!("trustDomain: td.example\nworkloads:\n{items}");
-    assert!(Pieces::of(&text).is_some_and(|pieces| pieces.lists().len() > 20));
+    assert!(Pieces::of(&text, PIECE).is_some_and(|pieces| pieces.lists().len() > 20));
     assert_eq!(MeshFile::parse(&text).unwrap().workloads.len(), 50);
     let bad = text.replacen("- name: pod-30\n", "- nam: pod-30\n", 1);
     let error = MeshFile::parse(&bad).unwrap_err();

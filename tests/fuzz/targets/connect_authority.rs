@@ -1,6 +1,0 @@
-//! libFuzzer's way to [`fuzz::connect_authority`].
-
-#![no_main]
-#![expect(missing_docs, reason = "libFuzzer's macro makes functions of its own")]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::connect_authority(data));

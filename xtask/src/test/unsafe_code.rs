@@ -81,7 +81,10 @@ const HEAD: &str = concat!(
     "# Unsafe code\n\n",
     "Every use of `unsafe` in the project, with the reason that its SAFETY comment gives. `cargo xtask test unit` fails when\n",
     "this list is not what the sources say, when a use has no reason, and when one is outside of `linux/` and\n",
-    "`redirect-ebpf/`; `cargo xtask test --write-unsafe` writes it anew.\n",
+    "`redirect-ebpf/`; `cargo xtask test --write-unsafe` writes it anew.\n\n",
+    "Almost all of it is system calls and what the kernel gives back, or runs in the kernel: the suites run it on real kernels. Miri,\n",
+    "which knows neither, runs the tests of `redirect-ebpf/abi`, in the workflow `.github/workflows/checks.yaml` only: it needs a\n",
+    "nightly compiler.\n",
 );
 
 fn section(list: &mut String, file: &str, found: &[Use]) -> Result<()> {

@@ -24,6 +24,7 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 
 use crate::certificates::{Authority, AuthorityError, BoxFuture, Issued};
+use crate::clock::Clock;
 
 /// How far before now a certificate's validity begins, for clocks that differ.
 const BACKDATE: Duration = Duration::from_secs(120);
@@ -85,6 +86,7 @@ pub struct LocalCa {
     root: CertificateDer<'static>,
     root_expires: SystemTime,
     trust_domain: Arc<str>,
+    clock: Clock,
 }
 
 impl LocalCa {
@@ -96,7 +98,14 @@ impl LocalCa {
         let root::Root { key, certificate, expires } = root::open_or_create(dir, trust_domain)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|source| CaError::Crypto { operation: "use the root certificate", source })?;
-        Ok(Self { issuer, root: certificate, root_expires: expires, trust_domain: trust_domain.into() })
+        let (trust_domain, clock) = (trust_domain.into(), Clock::default());
+        Ok(Self { issuer, root: certificate, root_expires: expires, trust_domain, clock })
+    }
+
+    /// The same by another clock.
+    #[cfg(test)]
+    pub(crate) fn by(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// The root certificate, DER.
@@ -128,7 +137,7 @@ impl LocalCa {
     }
 
     fn leaf(&self, identity: &Identity, ttl: Duration) -> Result<CertificateParams, rcgen::Error> {
-        let now = SystemTime::now();
+        let now = self.clock.now();
         let expires = now.checked_add(ttl).unwrap_or(self.root_expires).min(self.root_expires);
         let mut params = CertificateParams::default();
         // With an empty subject the name in the extension is the only one, which makes it critical.

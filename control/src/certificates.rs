@@ -167,6 +167,11 @@ impl WorkloadCertificate {
     pub fn is_expired(&self, now: SystemTime) -> bool {
         now >= self.not_after
     }
+
+    /// Whether its time has not begun.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        now < self.not_before
+    }
 }
 
 /// What is known of an identity's certificate.

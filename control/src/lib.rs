@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod certificates;
+mod clock;
 pub mod crl;
 pub mod dump;
 pub mod file;

@@ -20,6 +20,7 @@ use super::renewal::Keeper;
 use super::trust::Trust;
 use super::turns::Turns;
 use super::{Authority, CertificateError, State, WorkloadCertificate};
+use crate::clock::Clock;
 
 /// How a [`Manager`] goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ impl Drop for Follower {
 pub(super) struct Shared {
     pub(super) authority: Arc<dyn Authority>,
     pub(super) config: Config,
+    pub(super) clock: Clock,
     pub(super) turns: Arc<Turns>,
     pub(super) trust: Arc<Trust>,
     pub(super) metrics: Metrics,
@@ -131,9 +133,15 @@ impl Manager {
     /// A manager of no certificates yet. Fetches and renewals run on the runtime that this is called in;
     /// [`Self::get`] may be called from any.
     pub fn new(authority: Arc<dyn Authority>, config: Config) -> Self {
+        Self::by(authority, config, Clock::default())
+    }
+
+    /// The same by a clock.
+    pub(super) fn by(authority: Arc<dyn Authority>, config: Config, clock: Clock) -> Self {
         let shared = Arc::new(Shared {
             authority,
             config,
+            clock,
             turns: Turns::new(config.fetches),
             trust: Trust::new(config.root_grace),
             metrics: Metrics::default(),
@@ -152,7 +160,7 @@ impl Manager {
     /// Registers the metrics of certificates.
     pub fn register(&self, registry: &mut Registry) {
         self.shared.metrics.register(registry);
-        registry.register_collector(Box::new(Held(Arc::downgrade(&self.entries))));
+        registry.register_collector(Box::new(Held(Arc::downgrade(&self.entries), self.shared.clock.clone())));
     }
 
     /// The certificate of an identity, which is fetched if there is none yet. From then on it is renewed until
@@ -163,7 +171,7 @@ impl Manager {
     pub async fn get(&self, identity: &Identity) -> Result<Arc<WorkloadCertificate>, CertificateError> {
         let (mut state, waiters) = self.enter(identity);
         let valid = |state: &State| match state {
-            State::Available(certificate) if !certificate.is_expired(SystemTime::now()) => {
+            State::Available(certificate) if !certificate.is_expired(self.shared.clock.now()) => {
                 Some(Arc::clone(certificate))
             }
             _ => None,

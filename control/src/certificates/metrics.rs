@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::manager::Entries;
 use super::{AuthorityError, CertificateError, State, answer};
+use crate::clock::Clock;
 
 /// Identities whose expiry is told.
 const MOST: usize = 1000;
@@ -83,7 +84,7 @@ impl Metrics {
 }
 
 /// Tells of what is there.
-pub(super) struct Held(pub(super) Weak<Entries>);
+pub(super) struct Held(pub(super) Weak<Entries>, pub(super) Clock);
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +96,7 @@ impl Collector for Held {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(entries) = self.0.upgrade() else { return Ok(()) };
         let (mut ends, mut roots) = (Vec::new(), Vec::new());
-        let now = SystemTime::now();
+        let now = self.1.now();
         let (mut identities, mut overdue) = (0, 0);
         for (identity, state, due) in entries.view() {
             identities += 1;

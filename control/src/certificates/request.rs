@@ -1,7 +1,7 @@
 //! One request for a certificate: a new key, what is asked of the authority, the check of its answer.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mesh::Identity;
 use rcgen::string::Ia5String;
@@ -9,6 +9,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 use zeroize::Zeroize;
 
 use super::{Authority, CertificateError, PrivateKey, WorkloadCertificate, answer};
+use crate::clock::Clock;
 
 /// A key that is erased when dropped.
 struct Key(KeyPair);
@@ -24,13 +25,14 @@ pub(super) async fn fetch(
     authority: &dyn Authority,
     identity: &Identity,
     ttl: Duration,
+    clock: &Clock,
 ) -> Result<WorkloadCertificate, CertificateError> {
     let (key, request) = prepare(identity).map_err(|error| CertificateError::Request {
         identity: identity.clone(),
         reason: error.to_string(),
     })?;
     let issued = authority.sign(identity, &request, ttl).await?;
-    let now = SystemTime::now();
+    let now = clock.now();
     let checked =
         answer::check(identity, &key.0.subject_public_key_info(), issued, now).map_err(|fault| {
             CertificateError::BadAnswer { identity: identity.clone(), reason: fault.to_string() }

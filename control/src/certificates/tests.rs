@@ -5,6 +5,9 @@ use prometheus_client::registry::Registry;
 
 use super::*;
 use crate::ca::LocalCa;
+use crate::clock::Clock;
+
+mod clock;
 
 /// A local authority that counts, and does as it is told.
 struct Told {
@@ -32,8 +35,15 @@ struct Told {
 
 impl Told {
     fn new() -> Arc<Self> {
+        Self::by(&Clock::default())
+    }
+
+    /// By a clock.
+    fn by(clock: &Clock) -> Arc<Self> {
         let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-        let ca = |dir: &tempfile::TempDir| LocalCa::open_or_create(dir.path(), "cluster.local").unwrap();
+        let ca = |dir: &tempfile::TempDir| {
+            LocalCa::open_or_create(dir.path(), "cluster.local").unwrap().by(clock.clone())
+        };
         Arc::new(Self {
             ca: ca(&dirs[0]),
             successor: ca(&dirs[1]),

@@ -1,11 +1,12 @@
 //! `fuzz [TARGET..]`: feeds targets of `tests/fuzz` with what libFuzzer makes up, one after the other, each beginning with what is kept
 //! of it.
 //!
-//! The installed compiler does it: what instruments the code is part of it, and only the switches are not stable. Instrumented
-//! are the crates that read bytes of strangers; all others are used as the tests use them. An input that breaks a target is
+//! The installed compiler does it: what instruments the code is part of it. Instrumented are the crates that read bytes of
+//! strangers; all others are used as the tests use them. An input that breaks a target is
 //! written to `target/fuzz/TARGET/`; keep it under `tests/fuzz/corpus/TARGET/`, where the unit tests replay it. The targets after a
 //! broken one are fed all the same, and the broken ones are named at the end.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -16,18 +17,18 @@ use crate::shell;
 
 /// Where targets and what is kept of them are.
 const CRATE: &str = "tests/fuzz";
-/// What is instrumented.
-const INSTRUMENTED: [&str; 10] = [
-    "culvert-fuzz",
-    "culvert-cni",
-    "culvert-control",
-    "culvert-mesh",
-    "culvert-protocols",
-    "culvert-tunnel",
-    "granit-parser",
-    "hickory-proto",
-    "httparse",
-    "serde-saphyr",
+/// What is instrumented: packages, and how the compiler calls their crates.
+const INSTRUMENTED: [(&str, &str); 10] = [
+    ("culvert-fuzz", "fuzz"),
+    ("culvert-cni", "cni"),
+    ("culvert-control", "control"),
+    ("culvert-mesh", "mesh"),
+    ("culvert-protocols", "protocols"),
+    ("culvert-tunnel", "tunnel"),
+    ("granit-parser", "granit_parser"),
+    ("hickory-proto", "hickory_proto"),
+    ("httparse", "httparse"),
+    ("serde-saphyr", "serde_saphyr"),
 ];
 /// Counters of edges, and what is compared with what.
 const SWITCHES: [&str; 5] = [
@@ -83,20 +84,33 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Builds the program that has all targets in it.
 fn build() -> Result<PathBuf> {
     let mut build = shell::cargo();
-    // The switches of one crate are cargo's to pass on, which it calls unstable as well.
-    build.args(["build", "-Zprofile-rustflags", "-p", "culvert-fuzz", "--features", "libfuzzer"]);
-    // A place of its own: with unstable switches much would be built anew, and after that anew without.
-    let built = target_dir()?.join("fuzz/build");
-    build.args(["--bin", "libfuzzer"]).arg("--target-dir").arg(&built).env("RUSTC_BOOTSTRAP", "1");
+    build.args(["build", "-p", "culvert-fuzz", "--features", "libfuzzer", "--bin", "libfuzzer"]);
+    // A place of its own: what is instrumented is of no use elsewhere.
+    let place = target_dir()?.join("fuzz");
+    let built = place.join("build");
     // Without the C library in it, which is not there for C++.
-    build.env("RUSTFLAGS", "");
-    let switches = SWITCHES.map(|switch| format!("{switch:?}")).join(", ");
-    for package in INSTRUMENTED {
-        build.arg("--config").arg(format!("profile.dev.package.{package}.rustflags=[{switches}]"));
+    build.arg("--target-dir").arg(&built).env("RUSTFLAGS", "").env("RUSTC_WRAPPER", compiler(&place)?);
+    for (package, _) in INSTRUMENTED {
         build.arg("--config").arg(format!("profile.dev.package.{package}.opt-level=2"));
     }
     shell::run(&mut build)?;
     Ok(built.join(host_triple()?).join("debug/libfuzzer"))
+}
+
+/// What stands before the compiler and gives it the switches for some crates. Cargo would give them to build scripts as well, which
+/// are linked without libFuzzer.
+fn compiler(place: &Path) -> Result<PathBuf> {
+    let names = INSTRUMENTED.map(|(_, name)| format!("*\" --crate-name {name} \"*"));
+    let script = format!(
+        "#!/bin/sh\nrustc=$1\nshift\ncase \" $* \" in\n{}) set -- \"$@\" {} ;;\nesac\nexec \"$rustc\" \"$@\"\n",
+        names.join(" | "),
+        SWITCHES.join(" ")
+    );
+    let path = place.join("rustc");
+    std::fs::create_dir_all(place).with_context(|| place.display().to_string())?;
+    std::fs::write(&path, script).with_context(|| path.display().to_string())?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// Feeds one target until its time is over, or an input breaks it.

@@ -1,7 +1,7 @@
 //! The fence around the kernel: the few calls that need `unsafe`, privileges or netlink, behind safe types.
 //!
 //! Owns network-namespace entry, socket options the standard library lacks, descriptor passing over Unix
-//! sockets, policy routes, sysctls, and finding the cgroup and BPF file systems. It knows nothing of pods,
+//! sockets, policy routes, sysctls, what the process uses, and finding the cgroup and BPF file systems. It knows nothing of pods,
 //! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
 
 pub mod bpf;
@@ -28,3 +28,4 @@ pub mod sockopt;
 pub mod sysctl;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod usage;

@@ -1,4 +1,6 @@
-//! Metrics of the process itself: descriptors, build, lost log lines, the mesh file's fate.
+//! Metrics of the process itself: descriptors, memory, processor time, build, lost log lines, the mesh file's fate.
+//!
+//! What the kernel does not tell is left out of a scrape; nothing else is lost with it.
 
 mod runtimes;
 #[cfg(test)]
@@ -7,6 +9,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use control::file::FileCounters;
 use prometheus_client::collector::Collector;
@@ -31,7 +34,7 @@ pub(crate) fn register_process(registry: &mut Registry, dropped: Lost) {
     let build = Family::<Build, Gauge>::default();
     build.get_or_create(&Build { component: "ztunnel", tag: env!("CARGO_PKG_VERSION") }).set(1);
     registry.register("istio_build", "Istio component build info", build);
-    registry.register_collector(Box::new(Process { dropped }));
+    registry.register_collector(Box::new(Process { dropped, started: linux::usage::started().ok() }));
 }
 
 /// Registers what became of the versions of the mesh file.
@@ -42,6 +45,8 @@ pub(crate) fn register_file(registry: &mut Registry, counters: Arc<FileCounters>
 #[derive(Debug)]
 struct Process {
     dropped: Lost,
+    /// Looked up once: it does not change, and on a large machine it is a long file that tells it.
+    started: Option<SystemTime>,
 }
 
 impl Collector for Process {
@@ -50,6 +55,19 @@ impl Collector for Process {
         gauge(&mut encoder, "process_open_fds", "Number of open file descriptors", open)?;
         if let Some(limit) = descriptor_limit() {
             gauge(&mut encoder, "process_max_fds", "Maximum number of file descriptors", limit)?;
+        }
+        if let Ok(resident) = linux::usage::resident_memory() {
+            let resident = usize::try_from(resident).unwrap_or(usize::MAX);
+            gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory size in bytes", resident)?;
+        }
+        if let Ok(spent) = linux::usage::processor_time() {
+            let metric = ConstCounter::new(spent.as_secs_f64());
+            let help = "Total user and system CPU time spent in seconds";
+            let kind = metric.metric_type();
+            metric.encode(encoder.encode_descriptor("process_cpu_seconds", help, None, kind)?)?;
+        }
+        if let Some(since) = self.started.and_then(|started| started.duration_since(UNIX_EPOCH).ok()) {
+            start_time(&mut encoder, since)?;
         }
         let dropped = self.dropped.count();
         counter(
@@ -103,6 +121,17 @@ fn counter(
 ) -> Result<(), fmt::Error> {
     let metric = ConstCounter::new(value);
     metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn start_time(encoder: &mut DescriptorEncoder<'_>, since: Duration) -> Result<(), fmt::Error> {
+    let metric = ConstGauge::new(since.as_secs_f64());
+    let help = "Start time of the process since unix epoch in seconds";
+    metric.encode(encoder.encode_descriptor(
+        "process_start_time_seconds",
+        help,
+        None,
+        metric.metric_type(),
+    )?)
 }
 
 /// The soft limit of open files, as the kernel shows it.

@@ -74,6 +74,15 @@ async fn names_types_and_labels_are_those_that_dashboards_read() {
         assert!(!lines.is_empty(), "{name} has a value");
         lines.iter().for_each(|line| assert_eq!(labels(line), names, "{line}"));
     }
+    let value = |name: &str| -> f64 {
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
+    };
+    // The names that every process has that Prometheus scrapes, and values that a running one can have.
+    assert!(value("process_resident_memory_bytes") > 1e6 && value("process_cpu_seconds_total") > 0.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(value("process_start_time_seconds") > 1.6e9 && value("process_start_time_seconds") < now + 60.0);
+    assert!(value("process_open_fds") > 2.0 && value("process_max_fds") >= value("process_open_fds"));
+    assert_eq!(types["process_cpu_seconds"], "counter");
     assert!(text.contains("tokio_num_workers 3\n"), "{text}");
     assert!(text.contains("tokio_worker_park_count_total{worker=\"2\"} "), "{text}");
 }

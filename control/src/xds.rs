@@ -15,6 +15,7 @@ mod kind;
 mod metrics;
 mod node;
 mod session;
+mod standing;
 mod stream;
 mod version;
 
@@ -24,3 +25,4 @@ mod tests;
 pub use self::client::{Client, Config, Synced};
 pub use self::kind::{ADDRESS, AUTHORIZATION, Kind};
 pub use self::node::{Node, NodeError, Parts};
+pub use self::standing::{Standing, Told, TypeStanding};

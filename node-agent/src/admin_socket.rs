@@ -9,6 +9,7 @@ mod find;
 mod levels;
 mod pods;
 pub(crate) mod protocol;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod texts;
@@ -31,11 +32,13 @@ use prometheus_client::registry::Registry;
 use tunnel::Tunnel;
 
 use crate::admin::Node;
-use crate::enrollment::{Enroller, PodState};
+use crate::enrollment::Enroller;
 use crate::events::Events;
+use crate::feed::Source;
 use crate::logging::Levels;
+use crate::readiness::Readiness;
 use crate::unix_server::{self, Purpose, Server};
-use protocol::{Answer, Command, LineView, MAX_MESSAGE, PodView, Request, StatusView};
+use protocol::{Answer, Command, LineView, MAX_MESSAGE, PodView, Request};
 
 /// Name of the socket in the run directory.
 pub(crate) const SOCKET: &str = "admin.sock";
@@ -61,6 +64,10 @@ pub(crate) struct Subjects {
     pub(crate) config: serde_json::Value,
     /// The metrics.
     pub(crate) registry: Arc<Registry>,
+    /// What is still to be done before the agent is ready.
+    pub(crate) readiness: Readiness,
+    /// What says what the mesh is.
+    pub(crate) source: Source,
 }
 
 /// Takes the parts of an answer.
@@ -97,7 +104,6 @@ fn answer(
         Err(error) => return send(Answer::Failed { message: error.to_string() }),
     };
     match request.command {
-        Command::Status => send(Answer::Status(status(enroller)))?,
         Command::Verify => {
             send(Answer::Node { lines: LineView::of(&runtime.block_on(enroller.see_node())) })?;
             let (found, mut views) = mpsc::channel(AT_ONCE);
@@ -128,6 +134,7 @@ fn until(
 fn tell(subjects: &Subjects, request: &Request, send: &mut Teller<'_>) -> io::Result<()> {
     let pod = request.pod.as_deref();
     match &request.command {
+        Command::Status => status::tell(subjects, send),
         Command::Pods => pods::tell(subjects, pod, send),
         Command::Connections => connections::tell(subjects, pod, send),
         Command::Certificates => certificates::tell(subjects, send),
@@ -138,7 +145,7 @@ fn tell(subjects: &Subjects, request: &Request, send: &mut Teller<'_>) -> io::Re
         Command::Config => texts::config(subjects, send),
         Command::Metrics => texts::metrics(subjects, send),
         // Capture is answered for by whoever calls this.
-        Command::Verify | Command::Status => Ok(()),
+        Command::Verify => Ok(()),
     }
 }
 
@@ -162,20 +169,4 @@ fn events(subjects: &Subjects, after: u64, send: &mut Teller<'_>) -> io::Result<
         send(Answer::LeftOut { count: usize::try_from(missed).unwrap_or(usize::MAX) })?;
     }
     events.into_iter().try_for_each(|event| send(Answer::Event(event)))
-}
-
-fn status(enroller: &Enroller) -> StatusView {
-    let mut view = StatusView {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        process: std::process::id(),
-        ..StatusView::default()
-    };
-    for (_, state) in enroller.states() {
-        match state {
-            PodState::Enrolled => view.enrolled += 1,
-            PodState::Degraded(_) => view.degraded += 1,
-            PodState::Pending(_) => view.pending += 1,
-        }
-    }
-    view
 }

@@ -39,6 +39,11 @@ impl Certificates {
         self.manager.states()
     }
 
+    /// Certificates whose renewal is due and has not succeeded.
+    pub(crate) fn overdue(&self) -> usize {
+        self.manager.overdue()
+    }
+
     fn hand(&self, identity: &Identity, from: Arc<WorkloadCertificate>) -> Arc<Certificate> {
         let mut handed = self.handed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = handed.get(identity).filter(|known| Arc::ptr_eq(&known.from, &from)) {

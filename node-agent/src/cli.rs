@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Detach(DetachArgs),
     /// Show the capture of this node's pods line by line, with what is wrong and how to mend it.
     Verify(VerifyArgs),
-    /// Show how many pods of this node are in which state.
+    /// Show in short how the agent of this node is: what it waits for, what feeds it, its certificates and pods.
     Status(StatusArgs),
     /// Show the pods of this node that are to be in the mesh, and how each of them is.
     Pods(PodsArgs),

@@ -12,8 +12,10 @@ mod output;
 mod pods;
 mod policy;
 mod shells;
+mod status;
 mod support;
 mod table;
+mod times;
 mod top;
 mod trace;
 mod verify;
@@ -27,10 +29,11 @@ pub(crate) use levels::logging;
 pub(crate) use pods::pods;
 pub(crate) use policy::check as check_policy;
 pub(crate) use shells::{completions, man};
+pub(crate) use status::status;
 pub(crate) use support::support;
 pub(crate) use top::top;
 pub(crate) use trace::trace;
-pub(crate) use verify::{status, verify};
+pub(crate) use verify::verify;
 
 /// All is well.
 const WELL: u8 = 0;

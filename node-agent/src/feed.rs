@@ -3,6 +3,8 @@
 //! Invariant: one source alone says what the mesh is. Until a control plane has said it, the agent is not ready; when it goes
 //! away later, what it has said stays in force.
 
+mod source;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +28,8 @@ use crate::config::Config;
 use crate::metrics;
 use crate::readiness::Readiness;
 
+pub(crate) use source::Source;
+
 /// The sources that are followed, and what they fill.
 pub(crate) struct Feed {
     /// The mesh.
@@ -39,6 +43,7 @@ pub(crate) struct Feed {
     _pods: watch::Sender<Vec<Enrollment>>,
     _file: Option<FileSource>,
     client: Option<Arc<xds::Client>>,
+    source: Source,
 }
 
 impl Feed {
@@ -71,14 +76,27 @@ impl Feed {
             tokio::spawn(report(client.synced(), readiness.clone()));
             Arc::new(client)
         });
+        let source = match (&client, &file) {
+            (Some(client), _) => Source::ControlPlane(Arc::clone(client)),
+            (None, Some(file)) => Source::File {
+                path: config.mesh.clone().unwrap_or_default(),
+                counters: Arc::clone(file.counters()),
+            },
+            (None, None) => anyhow::bail!("nobody says what the mesh is: set XDS_ADDRESS or LOCAL_XDS_PATH"),
+        };
         let is_partial = plane.xds.as_ref().is_some_and(|discovery| discovery.on_demand);
         let demand = client.as_ref().filter(|_| is_partial);
         let demand = demand.map(|client| Arc::new(OnDemand(Arc::clone(client))) as Arc<dyn Demand>);
-        Ok(Self { store, certificates, demand, pods, _pods: sender, _file: file, client })
+        Ok(Self { store, certificates, demand, pods, _pods: sender, _file: file, client, source })
     }
 }
 
 impl Feed {
+    /// What says what the mesh is.
+    pub(crate) fn source(&self) -> Source {
+        self.source.clone()
+    }
+
     /// Waits until a control plane has said what the mesh is; a file has done so already.
     ///
     /// # Errors

@@ -121,6 +121,8 @@ async fn serve(
         events: logging.events.clone(),
         config: serde_json::to_value(&config.effective).context("the configuration")?,
         registry,
+        readiness: foundation.readiness.clone(),
+        source: feed.source(),
     };
 
     let taken = enrollment::inherit(&enroller).await;

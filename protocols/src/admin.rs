@@ -47,7 +47,7 @@ pub struct Request {
 pub enum Command {
     /// Inspect node and pods.
     Verify,
-    /// Count pods by state.
+    /// The agent in short.
     Status,
     /// Every pod, one by one.
     Pods,

@@ -219,6 +219,12 @@ impl Manager {
         states
     }
 
+    /// How many certificates are due to be renewed and are not yet.
+    pub fn overdue(&self) -> usize {
+        let now = SystemTime::now();
+        self.entries.view().iter().filter(|(_, _, due)| due.is_some_and(|due| due < now)).count()
+    }
+
     fn enter(&self, identity: &Identity) -> (watch::Receiver<State>, Arc<watch::Sender<usize>>) {
         let mut entries = self.entries.lock();
         let entry = entries.entry(identity.clone()).or_insert_with(|| self.keep(identity));

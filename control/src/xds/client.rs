@@ -20,6 +20,7 @@ use super::kind::Kind;
 use super::metrics::Metrics;
 use super::node::Node;
 use super::session::Session;
+use super::standing::{Ledger, Standing};
 use super::stream::Stream;
 use crate::grpc::Endpoint;
 
@@ -74,6 +75,7 @@ pub struct Client {
     store: Arc<Store>,
     asks: mpsc::Sender<Ask>,
     synced: watch::Receiver<Synced>,
+    standing: Ledger,
     task: JoinHandle<()>,
 }
 
@@ -91,21 +93,28 @@ impl Client {
         let (asks, asked) = mpsc::channel(ASKS);
         let session = Session::new(config.node, config.on_demand, std::time::Instant::now());
         let (tell, synced) = watch::channel(Synced::of(&session));
+        let standing = Ledger::new(config.endpoint.address.to_string());
         let stream = Stream {
             endpoint: config.endpoint,
             store: Arc::clone(&store),
             metrics,
+            standing: standing.clone(),
             session,
             asked,
             synced: tell,
         };
         let task = tokio::spawn(keep(stream));
-        Self { on_demand: config.on_demand, store, asks, synced, task }
+        Self { on_demand: config.on_demand, store, asks, synced, standing, task }
     }
 
     /// What is still waited for.
     pub fn synced(&self) -> watch::Receiver<Synced> {
         self.synced.clone()
+    }
+
+    /// How it stands with the control plane.
+    pub fn standing(&self) -> Standing {
+        self.standing.look()
     }
 
     /// Asks for what has a key. True when it is in the store, or is known to be nobody's; false if that could not be found
@@ -156,6 +165,7 @@ async fn keep(mut stream: Stream) {
     loop {
         let (ending, fruitful) = Box::pin(stream.run()).await;
         stream.metrics.terminated(ending.reason());
+        stream.standing.ended(&ending.to_string());
         let wait = backoff.after(fruitful, ending.is_expected());
         if matches!(ending, Ending::Fresh) {
             debug!(%address, %ending, "the stream is left");

@@ -20,6 +20,7 @@ use super::ending::Ending;
 use super::kind::Kind;
 use super::metrics::Metrics;
 use super::session::{Outcome, Session};
+use super::standing::Ledger;
 use crate::grpc::Endpoint;
 use crate::proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use crate::proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -49,6 +50,7 @@ pub(super) struct Stream {
     pub(super) endpoint: Endpoint,
     pub(super) store: Arc<Store>,
     pub(super) metrics: Metrics,
+    pub(super) standing: Ledger,
     pub(super) session: Session,
     pub(super) asked: mpsc::Receiver<Ask>,
     pub(super) synced: watch::Sender<Synced>,
@@ -62,6 +64,7 @@ impl Stream {
         match self.open().await {
             Ok((requests, responses)) => {
                 let connected = self.metrics.connected();
+                self.standing.connected();
                 let ending = self.follow(&requests, responses).await;
                 drop(connected);
                 (ending, self.session.unanswered().next().is_none())
@@ -183,7 +186,9 @@ impl Stream {
         let mut answers = Vec::with_capacity(outcomes.len());
         for outcome in outcomes {
             self.tell(&outcome);
+            let (kind, refused) = (outcome.kind, outcome.rejected.first().map(|first| first.reason.clone()));
             answers.extend(self.session.settle(outcome, std::time::Instant::now()));
+            self.standing.answered(kind, refused.as_deref(), self.session.held(kind));
         }
         debug!(
             changed,

@@ -17,6 +17,8 @@ pub(crate) trait Node: Send + Sync {
     fn connections(&self) -> Vec<ConnectionInfo>;
     /// What is known of each identity's certificate.
     fn certificates(&self) -> Vec<(Identity, State)>;
+    /// Certificates whose renewal is due and has not succeeded.
+    fn overdue_renewals(&self) -> usize;
 }
 
 /// The agent's own.
@@ -40,5 +42,9 @@ impl Node for Agent {
 
     fn certificates(&self) -> Vec<(Identity, State)> {
         self.certificates.states()
+    }
+
+    fn overdue_renewals(&self) -> usize {
+        self.certificates.overdue()
     }
 }

@@ -57,6 +57,10 @@ impl Node for MadeUp {
     fn certificates(&self) -> Vec<(Identity, State)> {
         self.0.clone()
     }
+
+    fn overdue_renewals(&self) -> usize {
+        0
+    }
 }
 
 /// An admin interface that listens on a port of its own.

@@ -47,11 +47,16 @@ pub(crate) struct CertificateRow {
 
 /// Tells of all.
 pub(super) fn tell(subjects: &Subjects, send: &mut Teller<'_>) -> io::Result<()> {
+    rows(subjects).into_iter().try_for_each(|row| send(Answer::Certificate(row)))
+}
+
+/// All, in the order of their identities.
+pub(super) fn rows(subjects: &Subjects) -> Vec<CertificateRow> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let mut states = subjects.node.certificates();
     states.sort_by(|(one, _), (other, _)| one.cmp(other));
-    states.iter().try_for_each(|(identity, state)| send(Answer::Certificate(row(identity, state, now))))
+    states.iter().map(|(identity, state)| row(identity, state, now)).collect()
 }
 
 /// At `now`, in seconds since 1970.

@@ -19,6 +19,9 @@ use crate::enrollment::PodSight;
 pub(crate) use super::certificates::CertificateRow;
 pub(crate) use super::connections::ConnectionRow;
 pub(crate) use super::pods::PodRow;
+pub(crate) use super::status::{CertificatesView, ControlPlaneView, PastView, StatusView};
+#[cfg(test)]
+pub(crate) use super::status::{KnownView, MeshFileView, TypeView};
 pub(crate) use super::trace::{SourceView, WayView};
 pub(crate) use super::verdict::VerdictView;
 pub(crate) use crate::events::Event;
@@ -34,8 +37,8 @@ pub(crate) enum Answer {
     },
     /// One pod.
     Pod(PodView),
-    /// Counts.
-    Status(StatusView),
+    /// The agent in short.
+    Status(Box<StatusView>),
     /// One pod in short.
     PodRow(PodRow),
     /// One connection.
@@ -111,21 +114,6 @@ pub(crate) struct LineView {
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<String>,
-}
-
-/// An agent in figures.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StatusView {
-    /// Of the agent.
-    pub(crate) version: String,
-    /// Its process.
-    pub(crate) process: u32,
-    /// Pods whose capture is whole.
-    pub(crate) enrolled: u32,
-    /// Pods of whose capture something is lost.
-    pub(crate) degraded: u32,
-    /// Pods that are to be captured and are not yet.
-    pub(crate) pending: u32,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -207,7 +195,7 @@ mod tests {
         for answer in [
             Answer::Node { lines: vec![line] },
             Answer::Pod(pod),
-            Answer::Status(StatusView::default()),
+            Answer::Status(Box::default()),
             Answer::End,
             Answer::Failed { message: "why".into() },
         ] {

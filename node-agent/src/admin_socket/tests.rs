@@ -20,7 +20,9 @@ use super::{Subjects, tell, until};
 use crate::admin::Node;
 use crate::enrollment::{PodKey, PodState};
 use crate::events::{Events, Recorder};
+use crate::feed::Source;
 use crate::logging::Levels;
+use crate::readiness::Readiness;
 
 const MESH: &str = "
 workloads:
@@ -79,6 +81,10 @@ impl Node for MadeUp {
     fn certificates(&self) -> Vec<(Identity, State)> {
         self.0.clone()
     }
+
+    fn overdue_renewals(&self) -> usize {
+        0
+    }
 }
 
 /// No certificate is needed to decide where a connection would go.
@@ -120,6 +126,11 @@ impl World {
         &*self.subjects.node
     }
 
+    /// What it waits for.
+    pub(crate) fn readiness(&self) -> &Readiness {
+        &self.subjects.readiness
+    }
+
     fn of(node: MadeUp) -> Self {
         let store = Arc::new(Store::new());
         let file = MeshFile::parse(MESH).unwrap();
@@ -148,6 +159,8 @@ impl World {
             events,
             config: serde_json::json!({"node": {"value": "node-a"}}),
             registry: Arc::new(registry),
+            readiness: Readiness::default(),
+            source: Source::File { path: "/etc/mesh.yaml".into(), counters: Arc::default() },
         };
         Self { subjects, _log: log }
     }

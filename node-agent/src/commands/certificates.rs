@@ -1,10 +1,10 @@
 //! `culvert cert`: whose certificates this node holds, and for how long they are good.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use super::output::{self, Paint, Tone};
 use super::table::{Cell, Table};
+use super::times::span;
 use super::{ask, code};
 use crate::admin_socket::protocol::{Answer, CertificateRow, Command, Request};
 use crate::cli::Asked;
@@ -33,10 +33,8 @@ fn tone(row: &CertificateRow) -> Tone {
     }
 }
 
-/// Two units of time are enough for people.
 fn left(seconds: i64) -> String {
-    let words = humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string();
-    let short = words.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let short = span(seconds.unsigned_abs());
     if seconds < 0 { format!("{short} ago") } else { short }
 }
 

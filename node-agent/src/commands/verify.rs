@@ -1,4 +1,4 @@
-//! `culvert verify` and `culvert status`: what the node's agent says of its capture, for people or for programs.
+//! `culvert verify`: what the node's agent says of its capture, for people or for programs.
 //!
 //! The exit code is the answer in short: 0 all is whole, 1 something is wrong, 2 no agent answers.
 
@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::output::{self, Paint, Tone, harmless};
 use super::{ask::ask, code, pods};
-use crate::admin_socket::protocol::{Answer, Command, LineView, PodView, Request, StatusView, VERSION};
-use crate::cli::{StatusArgs, VerifyArgs};
+use crate::admin_socket::protocol::{Answer, Command, LineView, PodView, Request, VERSION};
+use crate::cli::VerifyArgs;
 
 /// All that was found.
 #[derive(Debug, Default, Serialize)]
@@ -42,19 +42,6 @@ pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     found.whole = found.node.iter().all(|line| line.ok) && found.pods.iter().all(PodView::is_whole);
     output::show(args.asked.output, &found, table)?;
     Ok(code(found.whole))
-}
-
-/// Prints how many pods are in which state.
-pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let request = Request::new(Command::Status, None);
-    let answers = ask(&args.asked.run_dir, &request)?;
-    let status = answers.into_iter().find_map(|answer| match answer {
-        Answer::Status(status) => Some(status),
-        _ => None,
-    });
-    let Some(status) = status else { bail!("the agent's answer has no status in it") };
-    output::show(args.asked.output, &status, summary)?;
-    Ok(code(status.degraded == 0 && status.pending == 0))
 }
 
 fn table(found: &Found, paint: Paint) -> String {
@@ -88,11 +75,4 @@ fn push_line(text: &mut String, line: &LineView, paint: Paint) {
     if let Some(remedy) = line.remedy.as_ref().filter(|remedy| !remedy.is_empty()) {
         let _ = writeln!(text, "        {remedy}");
     }
-}
-
-fn summary(status: &StatusView, _: Paint) -> String {
-    format!(
-        "culvert {}, process {}\npods: {} enrolled, {} degraded, {} pending\n",
-        status.version, status.process, status.enrolled, status.degraded, status.pending
-    )
 }

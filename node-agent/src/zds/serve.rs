@@ -78,4 +78,8 @@ impl Node for Shown {
     fn certificates(&self) -> Vec<(Identity, State)> {
         self.certificates.states()
     }
+
+    fn overdue_renewals(&self) -> usize {
+        self.certificates.overdue()
+    }
 }

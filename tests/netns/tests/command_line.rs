@@ -283,7 +283,15 @@ fn every_command_shows_what_is_there() -> Result<()> {
     let (code, events) = ask(&world, &["events"])?;
     let told = events.to_string();
     ensure!(code == 0 && told.contains("pod enrolled") && told.contains("demo/client"), "{told}");
-    ensure!(ask(&world, &["verify", "client"])?.0 == 0 && ask(&world, &["status"])?.0 == 0);
+    ensure!(ask(&world, &["verify", "client"])?.0 == 0);
+    let (code, status) = ask(&world, &["status"])?;
+    ensure!(code == 0 && status["ready"] == true && status["waitsFor"] == json!([]), "{status}");
+    ensure!(status["enrolled"] == 2 && status["known"]["workloads"] == 3, "{status}");
+    ensure!(status["certificates"]["valid"] == 2 && status["certificates"]["failing"] == 0, "{status}");
+    ensure!(status["certificates"]["secondsLeft"].as_i64().is_some_and(|left| left > 0), "{status}");
+    ensure!(status["meshFile"]["rejected"] == 0 && status["uptimeSeconds"].is_u64(), "{status}");
+    let (code, text, _) = culvert(&world, &node, &["status"])?;
+    ensure!(code == 0 && text.contains("\npods: 2 enrolled, 0 degraded, 0 pending\nmesh file "), "{text}");
 
     world.mesh.deny("no-client", "demo", "client");
     world.write_mesh()?;

@@ -204,3 +204,37 @@ fn what_the_peers_metrics_are_called_ours_are_called() -> Result<()> {
     });
     complete.with_context(|| format!("{lacks:#?}"))
 }
+
+#[test]
+fn status_tells_how_an_agent_stands_with_its_control_plane() -> Result<()> {
+    let (world, mut plane) = world()?;
+    let status = || -> Result<(i32, serde_json::Value)> {
+        let line = world.agent1.command_line()?;
+        let (program, _) = line.split_first().context("program")?;
+        let mut asked = std::process::Command::new(program);
+        asked.args(["status", "-o", "json", "--run-dir"]).arg(world.nodes[0].agent_dir());
+        let ended = command::finish(&mut asked, b"")?;
+        Ok((ended.status.code().context("killed")?, serde_json::from_str(&ended.stdout)?))
+    };
+    let address = plane.address().to_string();
+    let (code, well) =
+        eventually("everything to be well", LIMIT, || status().ok().filter(|(code, _)| *code == 0))?;
+    let of = &well["controlPlane"];
+    ensure!(of["connected"] == true && of["address"] == address.as_str() && code == 0, "{well:#}");
+    ensure!(of["since"]["secondsAgo"].is_u64() && well["meshFile"].is_null(), "{well:#}");
+    let types = of["types"].as_array().context("types")?;
+    let held = |number: usize| types.get(number).map(|of| of["held"].clone());
+    // Three workloads and two services; no policy.
+    ensure!(held(0) == Some(5.into()) && held(1) == Some(0.into()), "{well:#}");
+    ensure!(types.iter().all(|of| of["accepted"]["at"].is_string() && of["refused"].is_null()), "{well:#}");
+    ensure!(well["known"]["workloads"] == 3 && well["known"]["services"] == 2, "{well:#}");
+    plane.kill9()?;
+    let (code, alone) = eventually("the control plane to be missed", LIMIT, || {
+        status().ok().filter(|(_, status)| status["controlPlane"]["connected"] == false)
+    })?;
+    let of = &alone["controlPlane"];
+    ensure!(code == 1 && alone["ready"] == true && of["since"].is_null(), "{alone:#}");
+    ensure!(of["ended"]["why"].as_str().is_some_and(|why| !why.is_empty()), "{alone:#}");
+    ensure!(alone["known"] == well["known"], "what is known stays: {alone:#}");
+    Ok(())
+}

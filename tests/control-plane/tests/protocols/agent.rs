@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use control::certificates::{self, Manager, WorkloadCertificate};
 use control::grpc::{Endpoint, Headers, RootsOfTrust, Token};
 use control::istio_ca::IstioCa;
-use control::xds::{Client, Config, Kind, Node, NodeError, Parts};
+use control::xds::{Client, Config, Kind, Node, NodeError, Parts, Standing};
 use control_plane::records::Stream;
 use control_plane::{ControlPlane, Options};
 use mesh::route::Key;
@@ -265,6 +265,11 @@ impl Agent {
     /// Asks for what has a key.
     pub(crate) async fn demand(&self, key: &Key) -> bool {
         self.client.demand(key).await
+    }
+
+    /// How it stands with the control plane.
+    pub(crate) fn standing(&self) -> Standing {
+        self.client.standing()
     }
 
     /// Its metrics.

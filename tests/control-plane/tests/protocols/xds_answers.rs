@@ -1,6 +1,6 @@
 //! How the client takes what it is sent, and what it says to that.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use control_plane::build::{allow_from, service, uid, workload};
 use control_plane::wire::discovery::{ADDRESS, AUTHORIZATION};
 use control_plane::{Admission, Push};
@@ -58,6 +58,12 @@ async fn a_nack_names_the_resource_and_keeps_the_good_ones() -> Result<()> {
         .await?;
     let kept = agent.mesh().workload(&uid("demo", "kept")).cloned().context("the last good one")?;
     ensure!(kept.addresses.len() == 1, "{kept:?}");
+    let standing = agent.standing();
+    ensure!(standing.connected.is_some() && standing.address == setup.plane.address().to_string());
+    let [address, policies] = standing.types.as_slice() else { bail!("two types: {standing:?}") };
+    let refused = address.refused.as_ref().context("what was refused")?;
+    ensure!(refused.why.contains(&uid("demo", "kept")) && address.accepted.is_some(), "{standing:?}");
+    ensure!(address.held == 3 && policies.refused.is_none() && policies.accepted.is_some(), "{standing:?}");
     // The stream goes on, and the next good version is taken.
     setup.plane.update(|world| world.set(workload("demo", "kept").at([10, 0, 0, 1]).at([10, 0, 0, 2])));
     let grown =

@@ -13,6 +13,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod texts;
+mod times;
 mod trace;
 mod verdict;
 
@@ -144,6 +145,7 @@ fn tell(subjects: &Subjects, request: &Request, send: &mut Teller<'_>) -> io::Re
         Command::Logging(change) => levels::tell(subjects, change, send),
         Command::Config => texts::config(subjects, send),
         Command::Metrics => texts::metrics(subjects, send),
+        Command::ConnectTimes { seconds } => times::tell(subjects, *seconds, send),
         // Capture is answered for by whoever calls this.
         Command::Verify => Ok(()),
     }

@@ -70,6 +70,11 @@ pub enum Command {
     Config,
     /// The metrics.
     Metrics,
+    /// How long connections take, counted from now on.
+    ConnectTimes {
+        /// For so long, unless it is asked again.
+        seconds: u64,
+    },
 }
 
 /// Who would connect, and where to.

@@ -10,7 +10,7 @@ mod proxy_protocol;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h2::Reason;
 use http::StatusCode;
@@ -203,6 +203,7 @@ impl Arrival {
 
     /// Connects to the application, or tells why not.
     async fn set_up(mut self, mut request: Request) -> Option<Accepted> {
+        let arrived = Instant::now();
         let own = async { Ok(self.scope.own_workload().await) };
         let own = match unless_gone(&mut request, own).await {
             Ok(Ok(own)) => own,
@@ -272,6 +273,7 @@ impl Arrival {
         };
         match connected {
             Ok(((app, link), far)) => {
+                record.established(arrived);
                 let scope = self.scope.clone();
                 Some(Accepted { scope, app, far, record, entry, session, _link: link, _place: place })
             }

@@ -44,6 +44,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use mesh::Store;
 use prometheus_client::registry::Registry;
@@ -56,6 +57,7 @@ pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
 pub use relay::RelayError;
 pub use same_node::SameNode;
+pub use telemetry::ConnectTimes;
 pub use tls::{
     Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
 };
@@ -190,6 +192,12 @@ impl Tunnel {
     /// The runtimes of its worker threads, to measure how busy they are.
     pub fn runtimes(&self) -> Vec<tokio::runtime::Handle> {
         self.workers.iter().map(|worker| worker.runtime.clone()).collect()
+    }
+
+    /// How long the connections of each workload took to come about, since somebody asks; they are counted for so long from now on. In no
+    /// order, and of 1000 workloads at most.
+    pub fn connect_times(&self, for_another: Duration) -> Vec<ConnectTimes> {
+        self.shared.metrics.clocks.ask(for_another)
     }
 
     /// The connections there are now, in no order.

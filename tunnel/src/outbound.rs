@@ -7,6 +7,7 @@ pub(crate) mod attempts;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use mesh::route::Unresolved;
@@ -75,7 +76,7 @@ pub(crate) async fn reach(
     destination: SocketAddr,
 ) -> Result<(Far, Option<Link>), ReachError> {
     let own = scope.own_workload().await.map_err(Unroutable::from)?;
-    let way = Way { source, original_destination: destination };
+    let way = Way { source, original_destination: destination, arrived: Instant::now() };
     let hop = plan(scope, &own, way, &Tried::default()).await?;
     Ok(dial(scope, &own, source, &hop).await?)
 }
@@ -95,7 +96,7 @@ async fn set_up(scope: Scope, captured: Captured) -> Option<Carried> {
         probe::answer(stream).await;
         return None;
     }
-    let way = Way { source, original_destination };
+    let way = Way { source, original_destination, arrived: Instant::now() };
     let planned = match scope.own_workload().await {
         Ok(own) => match plan(&scope, &own, way, &Tried::default()).await {
             Ok(hop) => Ok((own, hop)),
@@ -115,11 +116,12 @@ async fn set_up(scope: Scope, captured: Captured) -> Option<Carried> {
     connect(&scope, &own, hop, (stream, place), way).await
 }
 
-/// The two addresses the application sees.
+/// The two addresses the application sees, and when it asked.
 #[derive(Clone, Copy)]
 struct Way {
     source: SocketAddr,
     original_destination: SocketAddr,
+    arrived: Instant,
 }
 
 /// A connection whose far end has accepted it.
@@ -180,6 +182,7 @@ async fn connect(
         let record = Box::new(Record::open(&shared.metrics, details(own, way.source, &hop, transport)));
         match attempts.connect(scope, own, way, Next { hop: &hop, made }, &near).await {
             Ok((far, link)) => {
+                record.established(way.arrived);
                 let scope = scope.clone();
                 return Some(Carried { scope, near, far, record, _link: link, _entry: entry, _place: place });
             }

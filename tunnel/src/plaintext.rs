@@ -2,6 +2,7 @@
 //! application, with the client's address kept. What is refused is closed with RST.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh::Workload;
 use tokio::net::TcpStream;
@@ -43,6 +44,7 @@ struct Accepted {
 /// Connects to the application, or tells why not.
 async fn set_up(scope: Scope, captured: Captured) -> Option<Accepted> {
     let (source, destination) = (captured.source, captured.original_destination);
+    let arrived = Instant::now();
     let own = match scope.own_workload().await {
         Ok(own) => own,
         Err(refusal) => {
@@ -72,7 +74,10 @@ async fn set_up(scope: Scope, captured: Captured) -> Option<Accepted> {
     let result = app.await;
     let Captured { stream: client, place, .. } = captured;
     match result {
-        Ok((app, link)) => Some(Accepted { scope, client, app, record, entry, _link: link, _place: place }),
+        Ok((app, link)) => {
+            record.established(arrived);
+            Some(Accepted { scope, client, app, record, entry, _link: link, _place: place })
+        }
         Err(error) => {
             relay::reset(client);
             record.finish(Some(&error));

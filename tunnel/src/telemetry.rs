@@ -4,6 +4,7 @@
 //! Invariants: a connection that is counted as opened is counted as closed, once, however it ends; the number of series is
 //! bounded, and those of workloads that are gone go.
 
+mod connect_times;
 mod dry_run;
 #[cfg(test)]
 mod golden;
@@ -17,6 +18,7 @@ mod same_node;
 #[cfg(test)]
 mod tests;
 
+pub use connect_times::ConnectTimes;
 pub(crate) use labels::Reporter;
 pub(crate) use metrics::Metrics;
 pub(crate) use party::{Party, ServiceName};

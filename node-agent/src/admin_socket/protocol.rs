@@ -22,6 +22,7 @@ pub(crate) use super::pods::PodRow;
 pub(crate) use super::status::{CertificatesView, ControlPlaneView, PastView, StatusView};
 #[cfg(test)]
 pub(crate) use super::status::{KnownView, MeshFileView, TypeView};
+pub(crate) use super::times::ConnectTimesRow;
 pub(crate) use super::trace::{SourceView, WayView};
 pub(crate) use super::verdict::VerdictView;
 pub(crate) use crate::events::Event;
@@ -53,6 +54,8 @@ pub(crate) enum Answer {
     Way(Box<WayView>),
     /// What policy says.
     Verdict(VerdictView),
+    /// How long one workload's connections took.
+    ConnectTimes(ConnectTimesRow),
     /// What is logged.
     Levels {
         /// In the words of the filter.

@@ -1,8 +1,10 @@
 //! `culvert top`: who opens how many connections, moves how many bytes and fails how often, now, in a terminal.
 //!
 //! The rates are those of the counters that everybody scrapes, between two looks; a workload's pods on this node are counted together, as there.
+//! How long connections take to come about is counted by the agent only while somebody looks.
 //! The terminal is never put into another mode: whatever ends this leaves it as it was.
 
+mod connect;
 mod rates;
 
 use std::io::IsTerminal as _;
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use self::connect::Times;
 use self::rates::{Counters, Rates, Sample};
 use super::output::{self, Paint, Tone};
 use super::table::{Cell, Table};
@@ -22,6 +25,8 @@ use crate::cli::TopArgs;
 const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Workloads that are shown; a terminal has no more lines.
 const MAX_ROWS: usize = 40;
+/// How much later than announced the next look may be.
+const LATE: Duration = Duration::from_secs(30);
 
 /// Shows rates until somebody ends it.
 pub(crate) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
@@ -31,14 +36,14 @@ pub(crate) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let period = Duration::from_secs(args.every.into());
-    let mut before = look(args)?;
+    let mut before = (look(args)?, times(args)?);
     let mut since = Instant::now();
     loop {
         std::thread::sleep(period);
-        let now = look(args)?;
-        let rates = Rates::between(&before, &now, since.elapsed());
+        let now = (look(args)?, times(args)?);
+        let rates = Rates::between(&before.0, &now.0, since.elapsed());
+        let text = frame(&rates, (&before.1, &now.1), period, Paint::of_stdout());
         (before, since) = (now, Instant::now());
-        let text = frame(&rates, period, Paint::of_stdout());
         if !output::print(&format!("{CLEAR}{text}"))? {
             return Ok(code(true));
         }
@@ -56,8 +61,20 @@ fn look(args: &TopArgs) -> anyhow::Result<Sample> {
     Ok(Sample::read(&text))
 }
 
-fn frame(rates: &Rates, period: Duration, paint: Paint) -> String {
-    let mut table = Table::new(["WORKLOAD", "WAY", "OPENED/S", "FAILED/S", "SENT/S", "RECEIVED/S", "OPEN"]);
+/// How long connections took since somebody looks; the agent goes on counting until the next look.
+fn times(args: &TopArgs) -> anyhow::Result<Times> {
+    let seconds = u64::from(args.every) + LATE.as_secs();
+    let answers = ask::ask(&args.run_dir, &Request::new(Command::ConnectTimes { seconds }, None))?;
+    let rows = answers.into_iter().filter_map(|answer| match answer {
+        Answer::ConnectTimes(row) => Some(row),
+        _ => None,
+    });
+    Ok(Times::of(rows))
+}
+
+fn frame(rates: &Rates, (before, now): (&Times, &Times), period: Duration, paint: Paint) -> String {
+    let columns = ["WORKLOAD", "WAY", "OPENED/S", "FAILED/S", "P99 CONNECT", "SENT/S", "RECEIVED/S", "OPEN"];
+    let mut table = Table::new(columns);
     for (key, rate) in rates.busiest().take(MAX_ROWS) {
         let failed = if rate.failed > 0.0 { Tone::Bad } else { Tone::Plain };
         table.push([
@@ -65,6 +82,7 @@ fn frame(rates: &Rates, period: Duration, paint: Paint) -> String {
             Cell::from(key.way),
             Cell::from(format!("{:.1}", rate.opened)),
             Cell::toned(&format!("{:.1}", rate.failed), failed),
+            Cell::from(now.since(before, key).map(milliseconds).unwrap_or_default()),
             Cell::from(bytes(rate.sent)),
             Cell::from(bytes(rate.received)),
             Cell::from(format!("{:.0}", rate.open)),
@@ -79,6 +97,11 @@ fn frame(rates: &Rates, period: Duration, paint: Paint) -> String {
         all.open,
         table.render(paint)
     )
+}
+
+/// A time as people compare it.
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
 }
 
 /// Bytes with a unit that leaves few digits.
@@ -96,6 +119,7 @@ fn bytes(count: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin_socket::protocol::ConnectTimesRow;
 
     #[test]
     fn the_busiest_come_first() {
@@ -112,15 +136,27 @@ mod tests {
         };
         let (before, now) = (Sample::read(&text(10, 10, 0, 0)), Sample::read(&text(30, 25, 4, 8192)));
         let rates = Rates::between(&before, &now, Duration::from_secs(2));
+        let row = |way: &str, workload: &str, counts: &[(u64, u32)]| ConnectTimesRow {
+            namespace: "demo".into(),
+            workload: workload.into(),
+            direction: way.into(),
+            counts: counts.to_vec(),
+        };
+        let earlier = Times::of([row("outbound", "sleep", &[(640, 10)])]);
+        let later = Times::of([
+            row("outbound", "sleep", &[(640, 29), (2560, 1)]),
+            row("inbound", "none", &[(40, 1)]),
+        ]);
+        let times = (&earlier, &later);
         let expected = "\
 culvert top, every 2s: 10.0 connections/s, 2.0 failed/s, 5 open
 
-WORKLOAD    WAY  OPENED/S  FAILED/S  SENT/S   RECEIVED/S  OPEN
-demo/sleep  out  10.0      0.0       4.0 KiB  0.0 B       5
-demo/web    in   0.0       2.0       0.0 B    0.0 B       0
+WORKLOAD    WAY  OPENED/S  FAILED/S  P99 CONNECT  SENT/S   RECEIVED/S  OPEN
+demo/sleep  out  10.0      0.0       2.56 ms      4.0 KiB  0.0 B       5
+demo/web    in   0.0       2.0       -            0.0 B    0.0 B       0
 ";
-        assert_eq!(frame(&rates, Duration::from_secs(2), Paint::default()), expected);
-        assert!(frame(&rates, Duration::from_secs(2), Paint::always()).contains("\x1b[31m2.0\x1b[0m"));
+        assert_eq!(frame(&rates, times, Duration::from_secs(2), Paint::default()), expected);
+        assert!(frame(&rates, times, Duration::from_secs(2), Paint::always()).contains("\x1b[31m2.0\x1b[0m"));
         // An agent that was started anew counts from nothing: no rate is negative.
         let anew = Rates::between(&now, &before, Duration::from_secs(1));
         assert!(anew.busiest().all(|(_, rate)| rate.opened >= 0.0 && rate.sent >= 0.0));

@@ -3,13 +3,16 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails as well by a panic")]
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use harness::mesh_file::{Gateway, Service, Workload};
 use harness::{Attempt, Node, Pod, eventually};
-use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, lock};
 use serde_json::{Value, json};
 
 /// A second server's port, on every pod.
@@ -347,5 +350,43 @@ fn every_command_shows_what_is_there() -> Result<()> {
     world.agent1.kill9()?;
     let (code, _, stderr) = culvert(&world, &node, &["pods"])?;
     ensure!(code == 2 && stderr.contains("no agent answers"), "{code} {stderr}");
+    Ok(())
+}
+
+#[test]
+fn top_shows_how_long_connections_take_while_somebody_looks() -> Result<()> {
+    let world = World::new()?;
+    let line = world.agent1.command_line()?;
+    let (program, _) = line.split_first().context("program")?;
+    let top = format!("{program} top --every 1 --run-dir {}", world.nodes[0].agent_dir().display());
+    // It needs a terminal, which `script` makes.
+    let mut script = std::process::Command::new("script");
+    script.args(["-qfc", &top, "/dev/null"]).env("TERM", "xterm");
+    let mut shown = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script")?;
+    let mut output = shown.stdout.take().context("stdout")?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let reading = std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            lock(&kept).extend_from_slice(&buffer[..count]);
+        }
+    });
+    let row = |way: &str| {
+        let text = String::from_utf8_lossy(&lock(&seen)).into_owned();
+        let is_it = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.starts_with(&["demo/client", way]) && words.contains(&"ms")
+        };
+        text.lines().rfind(is_it).map(str::to_owned)
+    };
+    let found = eventually("a time of the client's connections", LIMIT, || {
+        world.client.get(at(world.server.addresses(), HTTP)[0], "/").ok()?;
+        row("out")
+    });
+    shown.kill()?;
+    shown.wait()?;
+    let found = found.with_context(|| String::from_utf8_lossy(&lock(&seen)).into_owned())?;
+    ensure!(reading.join().is_ok() && row("in").is_none(), "{found}");
     Ok(())
 }

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::connect_times::Clocks;
 use super::dry_run::DryRuns;
 use super::known::{Held, Known};
 use super::labels::{Common, Labels, OnDemand, Reporter};
@@ -53,6 +54,8 @@ pub(crate) struct Families {
     pub(crate) reasons: Reasons,
     /// What dry-run policies would have decided.
     pub(crate) dry_runs: DryRuns,
+    /// How long connections take, while somebody asks.
+    pub(crate) clocks: Clocks,
     same_node: SameNodeConnections,
     /// What is counted of DNS queries.
     pub(crate) dns: DnsMetrics,
@@ -74,6 +77,7 @@ impl Default for Families {
             retries: Family::default(),
             reasons: Reasons::default(),
             dry_runs: DryRuns::default(),
+            clocks: Clocks::default(),
             same_node: SameNodeConnections::default(),
             dns: DnsMetrics::default(),
             on_demand: Family::default(),

@@ -113,6 +113,15 @@ impl Record {
         &self.counters
     }
 
+    /// The far end has accepted what arrived then.
+    pub(crate) fn established(&self, arrived: Instant) {
+        let whose = match self.details.reporter {
+            Reporter::Source => &self.details.source,
+            Reporter::Destination => &self.details.destination,
+        };
+        self.metrics.clocks.stop(self.details.reporter, whose.as_ref(), arrived);
+    }
+
     /// Closes the books.
     pub(crate) fn finish(mut self, error: Option<&ConnectionError>) {
         // An application's reset is how that connection was meant to end.

@@ -5,6 +5,7 @@
 //! written piece by piece, as fast as the one who asked reads. A port that is taken is an error at start, never later.
 
 mod address;
+mod ask;
 mod dump;
 mod guard;
 mod index;
@@ -22,6 +23,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
@@ -33,6 +35,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::logging::Levels;
 
 pub(crate) use address::AdminAddress;
+pub(crate) use ask::Answers;
 pub(crate) use dump::moment;
 pub(crate) use node::{Agent, Node};
 pub(crate) use ports::{bind, bind_admin, serve_metrics, serve_readiness};
@@ -61,6 +64,8 @@ pub(crate) struct Admin {
     pub(crate) levels: Levels,
     /// Told when the agent is to end.
     pub(crate) quit: Arc<Notify>,
+    /// Who answers what the command line asks.
+    pub(crate) answers: Answers,
 }
 
 #[derive(Clone)]
@@ -68,6 +73,8 @@ struct Shared {
     admin: Arc<Admin>,
     /// One profile is made at a time.
     profiling: Arc<Semaphore>,
+    /// So many questions are answered at once.
+    asking: Arc<Semaphore>,
 }
 
 /// Serves the admin interface until the process ends.
@@ -76,10 +83,15 @@ pub(crate) async fn serve(listeners: Vec<TcpListener>, admin: Admin) -> io::Resu
 }
 
 fn router(admin: Admin) -> Router {
-    let shared = Shared { admin: Arc::new(admin), profiling: Arc::new(Semaphore::new(1)) };
+    let shared = Shared {
+        admin: Arc::new(admin),
+        profiling: Arc::new(Semaphore::new(1)),
+        asking: Arc::new(Semaphore::new(ask::AT_ONCE)),
+    };
     Router::new()
         .route("/", get(index::page))
         .route("/config_dump", get(dump::answer).post(dump::answer))
+        .route("/ask", post(ask::answer).layer(DefaultBodyLimit::max(guard::MAX_BODY)))
         .route("/logging", post(levels::change).fallback(levels::usage))
         .route("/quitquitquit", post(quit))
         .route("/debug/pprof/profile", get(profile::processor))

@@ -1,4 +1,4 @@
-//! The agent's answers to the command line, on a Unix socket of the run directory.
+//! The agent's answers to the command line, on a Unix socket of the run directory and, for other nodes, on the admin port.
 //!
 //! What is shown is looked at for the one who asks; nothing is changed by asking. Invariants: an answer is bounded in messages and each
 //! message in bytes, and whoever does not take a message in time is left; nothing that others wait for is held meanwhile.
@@ -72,50 +72,57 @@ pub(crate) struct Subjects {
 }
 
 /// Takes the parts of an answer.
-type Teller<'a> = dyn FnMut(Answer) -> io::Result<()> + 'a;
+pub(crate) type Teller<'a> = dyn FnMut(Answer) -> io::Result<()> + 'a;
+
+/// Answers a question, but for its end. Blocks.
+pub(crate) type Respond = dyn Fn(&Request, &mut Teller<'_>) -> io::Result<()> + Send + Sync;
+
+/// Who answers, of the parts that know.
+pub(crate) fn respond(enroller: Arc<Enroller>, subjects: Subjects, runtime: Handle) -> Arc<Respond> {
+    Arc::new(move |request, send| match request.command {
+        Command::Verify => verify(&enroller, request, &runtime, send),
+        _ => tell(&subjects, request, &mut until(Instant::now() + WHOLE, send)),
+    })
+}
 
 /// Listens in `run_dir`, or with the socket of the agent before this one, and answers on threads.
 pub(crate) fn start(
     run_dir: &Path,
     inherited: Option<OwnedFd>,
-    enroller: Arc<Enroller>,
-    subjects: Subjects,
-    runtime: Handle,
+    respond: Arc<Respond>,
 ) -> anyhow::Result<Server> {
     let purpose = Purpose { callers: "the command line", thread: "admin-request", max_requests: 8 };
     let listener = unix_server::listen(&run_dir.join(SOCKET), purpose.callers, inherited)?;
-    Ok(Server::start(listener, purpose, move |connection| {
-        answer(connection, &enroller, &subjects, &runtime)
-    })?)
+    Ok(Server::start(listener, purpose, move |connection| answer(connection, &*respond))?)
 }
 
-fn answer(
-    connection: &Connection,
-    enroller: &Arc<Enroller>,
-    subjects: &Subjects,
-    runtime: &Handle,
-) -> io::Result<()> {
+fn answer(connection: &Connection, respond: &Respond) -> io::Result<()> {
     let (message, _) = connection.recv(MAX_MESSAGE)?;
     if message.is_empty() {
         return Ok(());
     }
-    let send = |answer: Answer| connection.send(&answer.encode()?, &[]);
-    let request = match Request::decode(&message) {
-        Ok(request) => request,
+    let mut send = |answer: Answer| connection.send(&answer.encode()?, &[]);
+    match Request::decode(&message) {
+        Ok(request) => respond(&request, &mut send)?,
         Err(error) => return send(Answer::Failed { message: error.to_string() }),
-    };
-    match request.command {
-        Command::Verify => {
-            send(Answer::Node { lines: LineView::of(&runtime.block_on(enroller.see_node())) })?;
-            let (found, mut views) = mpsc::channel(AT_ONCE);
-            runtime.spawn(look(Arc::clone(enroller), request.pod, found));
-            while let Some(view) = views.blocking_recv() {
-                send(Answer::Pod(view))?;
-            }
-        }
-        _ => tell(subjects, &request, &mut until(Instant::now() + WHOLE, send))?,
     }
     send(Answer::End)
+}
+
+/// Answers what only a look at capture can.
+fn verify(
+    enroller: &Arc<Enroller>,
+    request: &Request,
+    runtime: &Handle,
+    send: &mut Teller<'_>,
+) -> io::Result<()> {
+    send(Answer::Node { lines: LineView::of(&runtime.block_on(enroller.see_node())) })?;
+    let (found, mut views) = mpsc::channel(AT_ONCE);
+    runtime.spawn(look(Arc::clone(enroller), request.pod.clone(), found));
+    while let Some(view) = views.blocking_recv() {
+        send(Answer::Pod(view))?;
+    }
+    Ok(())
 }
 
 /// Sends until then, and not after.
@@ -146,7 +153,7 @@ fn tell(subjects: &Subjects, request: &Request, send: &mut Teller<'_>) -> io::Re
         Command::Config => texts::config(subjects, send),
         Command::Metrics => texts::metrics(subjects, send),
         Command::ConnectTimes { seconds } => times::tell(subjects, *seconds, send),
-        // Capture is answered for by whoever calls this.
+        // Capture is looked at by whoever calls this.
         Command::Verify => Ok(()),
     }
 }

@@ -101,12 +101,42 @@ pub(crate) enum Output {
     Yaml,
 }
 
-/// Where to ask.
+/// Whom to ask.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Asked {
+pub(crate) struct Target {
     /// The agent's run directory.
     #[arg(long, env = "CULVERT_RUN_DIR", default_value = RUN_DIR)]
     pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) far: FarArgs,
+}
+
+/// An agent of another node than this one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Another node's agent")]
+pub(crate) struct FarArgs {
+    /// Ask the agent of this node of a cluster, through the API server.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// How the API server is reached; by default $KUBECONFIG, or ~/.kube/config.
+    #[arg(long, value_name = "FILE", requires = "node")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig, if it is not the current one.
+    #[arg(long, value_name = "CONTEXT", requires = "node")]
+    pub(crate) context: Option<String>,
+    /// The namespace of the agents.
+    #[arg(long, short, value_name = "NAMESPACE", default_value = "istio-system", requires = "node")]
+    pub(crate) namespace: String,
+    /// The agent's admin port.
+    #[arg(long, value_name = "PORT", default_value_t = 15000, requires = "node")]
+    pub(crate) proxy_admin_port: u16,
+}
+
+/// Whom to ask, and how to show the answer.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Asked {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Form of the answer.
     #[arg(long, short, value_enum, default_value_t)]
     pub(crate) output: Output,
@@ -220,9 +250,8 @@ pub(crate) struct TopArgs {
     /// Seconds between two looks.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) every: u32,
-    /// The agent's run directory.
-    #[arg(long, env = "CULVERT_RUN_DIR", default_value = RUN_DIR)]
-    pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// Options of `culvert support`.
@@ -231,9 +260,8 @@ pub(crate) struct SupportArgs {
     /// The archive to make; by default culvert-support-SECONDS.tar.gz in the current directory.
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
-    /// The agent's run directory.
-    #[arg(long, env = "CULVERT_RUN_DIR", default_value = RUN_DIR)]
-    pub(crate) run_dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) target: Target,
 }
 
 /// Options of `culvert completions`.

@@ -7,6 +7,7 @@ mod ask;
 mod certificates;
 mod connections;
 mod events;
+mod far;
 mod levels;
 mod output;
 mod pods;

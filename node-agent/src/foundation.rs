@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tunnel::{TlsOptions, Tunnel};
 
-use crate::admin::{self, Admin, Node};
+use crate::admin::{self, Admin, Answers, Node};
 use crate::config::Config;
 use crate::feed::Feed;
 use crate::handover::{ADMIN_PORTS, METRICS, Named, READINESS};
@@ -32,6 +32,8 @@ pub(crate) struct Foundation<'a> {
     pub(crate) registry: Registry,
     /// Notified by who asks for the end.
     pub(crate) quit: Arc<Notify>,
+    /// Who answers the command line, once somebody can.
+    pub(crate) answers: Answers,
     /// What ends when another agent has taken over.
     pub(crate) background: JoinSet<io::Result<()>>,
     config: &'a Config,
@@ -67,6 +69,7 @@ impl<'a> Foundation<'a> {
             readiness: Readiness::default(),
             registry,
             quit: Arc::new(Notify::new()),
+            answers: Answers::default(),
             background: JoinSet::new(),
             config,
             levels: logging.levels.clone(),
@@ -124,6 +127,7 @@ impl<'a> Foundation<'a> {
             config: serde_json::to_value(&self.config.effective).context("the configuration")?,
             levels: self.levels.clone(),
             quit: Arc::clone(&self.quit),
+            answers: Arc::clone(&self.answers),
         };
         let ports = std::mem::take(&mut self.ports.admin).into_iter().map(|(_, port)| port).collect();
         self.background.spawn(admin::serve(ports, admin));

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use redirect::{Events, Listeners, NodeCapture, NodeGuard, Preparation, Role};
 
-use crate::admin_socket::Subjects;
+use crate::admin_socket::{Respond, Subjects};
 use crate::cli::Place;
 use crate::config::Config;
 use crate::ending::Ending;
@@ -130,7 +130,7 @@ async fn serve(
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
     // From here on this agent alone changes what is captured.
-    let Foundation { mut background, quit, .. } = foundation;
+    let Foundation { mut background, quit, answers, .. } = foundation;
     let mut kubelet = kubelet::Watch::new(node, kubelet_search(config), lookout);
     kubelet.look().await;
     background.spawn(kubelet.follow());
@@ -140,7 +140,10 @@ async fn serve(
     background.spawn(membership.keep_list());
     tokio::spawn(enrollment::run(Arc::clone(&enroller), pods_pending));
     tokio::spawn(enrollment::watch(Arc::clone(&enroller)));
-    let estate = hand_out(place, Arc::clone(&enroller), subjects, (lock, ports), sockets)?;
+    let respond = admin_socket::respond(Arc::clone(&enroller), subjects, tokio::runtime::Handle::current());
+    let estate = hand_out(place, Arc::clone(&enroller), Arc::clone(&respond), (lock, ports), sockets)?;
+    // It was not set before.
+    let _ = answers.set(respond);
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     settle_later();
@@ -170,12 +173,12 @@ fn make_sysctls_writable() {
 fn hand_out(
     place: &Place,
     enroller: Arc<Enroller>,
-    subjects: Subjects,
+    respond: Arc<Respond>,
     (lock, ports): (InstanceLock, Vec<Named>),
     [cni, admin, handover]: [Option<OwnedFd>; 3],
 ) -> anyhow::Result<Arc<Estate>> {
     let (runtime, run_dir) = (tokio::runtime::Handle::current(), &place.run_dir);
-    let admin = admin_socket::start(run_dir, admin, Arc::clone(&enroller), subjects, runtime.clone())?;
+    let admin = admin_socket::start(run_dir, admin, respond)?;
     let cni = cni_server::start(run_dir, cni, Arc::clone(&enroller), runtime)?;
     let path = run_dir.join(format!("{HANDOVER}.sock"));
     let listener = unix_server::listen(&path, "the next agent", handover)?;

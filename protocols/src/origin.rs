@@ -2,12 +2,12 @@
 //!
 //! A page can have a browser send requests to loopback, by a name of its own that resolves to it, or straight. So the
 //! host that is asked for must be `localhost` or an address, and a request that names where it comes from must come from
-//! the same place. Nothing there takes a body worth mentioning. A header that is no text is taken for an empty one.
+//! the same place. Nothing there takes a body worth mentioning, but for a question. A header that is no text is taken for an empty one.
 
 use std::net::IpAddr;
 
-/// Bytes that a request may bring along; they are not read.
-const MAX_BODY: u64 = 4096;
+/// Bytes that a request may bring along.
+pub const MAX_BODY: usize = 4096;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Refusal {
         match self {
             Self::Name => "ask for localhost or an IP address, not for another name\n",
             Self::Page => "this interface is not for web pages\n",
-            Self::Body => "requests need no body here\n",
+            Self::Body => "requests need no body here, and questions no longer one\n",
         }
     }
 }
@@ -40,7 +40,7 @@ pub fn refusal(host: Option<&str>, origin: Option<&str>, length: Option<&str>) -
     if origin.is_some_and(|origin| !same_origin(origin)) {
         return Some(Refusal::Page);
     }
-    let length = length.map(str::parse::<u64>);
+    let length = length.map(str::parse::<usize>);
     length.is_some_and(|length| !matches!(length, Ok(0..=MAX_BODY))).then_some(Refusal::Body)
 }
 

@@ -8,6 +8,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use protocols::origin::{self, Refusal};
 
+/// Bytes that a request may bring along. They are read of a question alone.
+pub(super) const MAX_BODY: usize = origin::MAX_BODY;
+
 /// Passes a request on, or refuses it.
 pub(super) async fn check(request: Request, next: Next) -> Response {
     match refusal(request.headers()) {

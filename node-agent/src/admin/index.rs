@@ -6,7 +6,8 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 /// Path, method, and what it is for.
-pub(super) const ENDPOINTS: [(&str, &str, &str); 5] = [
+pub(super) const ENDPOINTS: [(&str, &str, &str); 6] = [
+    ("/ask", "POST", "what the command line asks from other nodes: a question and its answers as JSON"),
     ("/config_dump", "GET", "workloads, services, policies, certificates, pods and configuration, as JSON"),
     (
         "/logging",

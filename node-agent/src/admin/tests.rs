@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, reload};
 use tunnel::{ConnectionInfo, Direction};
 
 use super::node::Node;
-use super::{Admin, serve};
+use super::{Admin, Answers, serve};
 use crate::enrollment::{PodKey, PodState};
 use crate::logging::Levels;
 
@@ -64,14 +64,18 @@ impl Node for MadeUp {
 }
 
 /// An admin interface that listens on a port of its own.
-struct World {
-    address: SocketAddr,
+pub(crate) struct World {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
     quit: Arc<Notify>,
+    /// Who answers questions.
+    pub(crate) answers: Answers,
     _log: tracing::subscriber::DefaultGuard,
 }
 
 impl World {
-    async fn start(mesh: &str) -> Self {
+    /// One that knows this mesh.
+    pub(crate) async fn start(mesh: &str) -> Self {
         let store = Arc::new(Store::new());
         let file = MeshFile::parse(mesh).unwrap();
         store.update(|current| {
@@ -88,6 +92,7 @@ impl World {
         let (layer, handle) = reload::Layer::new(EnvFilter::new("info"));
         let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
         let quit = Arc::new(Notify::new());
+        let answers = Answers::default();
         let admin = Admin {
             store,
             mesh_is_given: true,
@@ -95,11 +100,12 @@ impl World {
             config: json!({"node": "node-a"}),
             levels: Levels::new("info", handle),
             quit: Arc::clone(&quit),
+            answers: Arc::clone(&answers),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(serve(vec![listener], admin));
-        Self { address, quit, _log: log }
+        Self { address, quit, answers, _log: log }
     }
 
     /// Sends a request as it stands; returns status, head and body.

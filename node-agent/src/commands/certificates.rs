@@ -14,7 +14,7 @@ const SOON: i64 = 600;
 
 /// Prints them; ends well if each of them is valid.
 pub(crate) fn certificates(asked: &Asked) -> anyhow::Result<ExitCode> {
-    let answers = ask::ask(&asked.run_dir, &Request::new(Command::Certificates, None))?;
+    let answers = ask::ask(&asked.target, &Request::new(Command::Certificates, None))?;
     let rows = answers.into_iter().filter_map(|answer| match answer {
         Answer::Certificate(row) => Some(row),
         _ => None,

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ask::{self, Agent};
+use super::code;
 use super::output::{self, Paint, Tone};
 use super::table::{Cell, Table};
-use super::{ask, code};
 use crate::admin_socket::protocol::{Answer, Command, ConnectionRow, Request};
 use crate::cli::{Output, WatchArgs};
 
@@ -27,9 +28,10 @@ struct Change<'a> {
 
 /// Prints them, once or for ever.
 pub(crate) fn connections(args: &WatchArgs) -> anyhow::Result<ExitCode> {
+    let agent = Agent::of(&args.asked.target)?;
     let request = Request::new(Command::Connections, args.pod.clone());
     let look = || -> anyhow::Result<BTreeSet<ConnectionRow>> {
-        let answers = ask::ask(&args.asked.run_dir, &request)?;
+        let answers = agent.ask(&request)?;
         ask::mention_left_out(&answers, "connections");
         let rows = answers.into_iter().filter_map(|answer| match answer {
             Answer::Connection(row) => Some(row),

@@ -5,8 +5,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::ask::{self, Agent};
+use super::code;
 use super::output::{self, Paint, Tone, harmless};
-use super::{ask, code};
 use crate::admin_socket::protocol::{Answer, Command, Event, Request};
 use crate::cli::{Output, WatchEventsArgs};
 
@@ -15,9 +16,10 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// Prints them, once or for ever.
 pub(crate) fn events(args: &WatchEventsArgs) -> anyhow::Result<ExitCode> {
+    let agent = Agent::of(&args.asked.target)?;
     let mut last = 0;
     loop {
-        let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Events { after: last }, None))?;
+        let answers = agent.ask(&Request::new(Command::Events { after: last }, None))?;
         if last > 0 {
             ask::mention_left_out(&answers, "events");
         }

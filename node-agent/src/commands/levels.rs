@@ -18,7 +18,7 @@ struct Levels {
 /// Prints what is in force, after it was changed.
 pub(crate) fn logging(args: &LoggingArgs) -> anyhow::Result<ExitCode> {
     let change = LevelChange { reset: args.reset, level: args.level.clone().unwrap_or_default() };
-    let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Logging(change), None))?;
+    let answers = ask::ask(&args.asked.target, &Request::new(Command::Logging(change), None))?;
     let levels = answers.into_iter().find_map(|answer| match answer {
         Answer::Levels { levels } => Some(Levels { levels }),
         _ => None,

@@ -12,7 +12,7 @@ use crate::cli::PodsArgs;
 
 /// Prints them; ends well if each of them is enrolled.
 pub(crate) fn pods(args: &PodsArgs) -> anyhow::Result<ExitCode> {
-    let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Pods, args.pod.clone()))?;
+    let answers = ask::ask(&args.asked.target, &Request::new(Command::Pods, args.pod.clone()))?;
     let rows = answers.into_iter().filter_map(|answer| match answer {
         Answer::PodRow(row) => Some(row),
         _ => None,

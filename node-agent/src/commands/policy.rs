@@ -17,7 +17,7 @@ const NOBODY: &str = "none";
 pub(crate) fn check(args: &PolicyCheckArgs) -> anyhow::Result<ExitCode> {
     let from = (args.from != NOBODY).then(|| args.from.clone());
     let question = PolicyQuestion { from, source: args.source, to: args.to.clone(), port: args.port };
-    let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Policy(question), None))?;
+    let answers = ask::ask(&args.asked.target, &Request::new(Command::Policy(question), None))?;
     let verdict = answers.into_iter().find_map(|answer| match answer {
         Answer::Verdict(verdict) => Some(verdict),
         _ => None,

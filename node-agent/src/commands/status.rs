@@ -15,7 +15,7 @@ use crate::cli::StatusArgs;
 
 /// Prints it; ends well if nothing is the matter.
 pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Status, None))?;
+    let answers = ask::ask(&args.asked.target, &Request::new(Command::Status, None))?;
     let status = answers.into_iter().find_map(|answer| match answer {
         Answer::Status(status) => Some(*status),
         _ => None,

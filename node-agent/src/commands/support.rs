@@ -18,7 +18,8 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ask, code, output};
+use super::ask::Agent;
+use super::{code, output};
 use crate::admin_socket::protocol::{Answer, Command, LevelChange, Request};
 use crate::cli::SupportArgs;
 
@@ -44,6 +45,7 @@ struct Part {
 
 /// Writes the archive, and says where.
 pub(crate) fn support(args: &SupportArgs) -> anyhow::Result<ExitCode> {
+    let agent = Agent::of(&args.target)?;
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let path =
         args.file.clone().unwrap_or_else(|| PathBuf::from(format!("culvert-support-{seconds}.tar.gz")));
@@ -53,7 +55,7 @@ pub(crate) fn support(args: &SupportArgs) -> anyhow::Result<ExitCode> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("making {}; name another file with --file", path.display()))?;
-    let parts = collect(&args.run_dir);
+    let parts = collect(&agent);
     write(file, &parts, seconds).with_context(|| format!("writing {}", path.display()))?;
     output::print(&format!("{}\n", path.display()))?;
     Ok(code(true))
@@ -73,7 +75,7 @@ fn write(file: File, parts: &[Part], seconds: u64) -> std::io::Result<()> {
     archive.into_inner()?.finish()?.sync_all()
 }
 
-fn collect(run_dir: &Path) -> Vec<Part> {
+fn collect(agent: &Agent) -> Vec<Part> {
     let questions = [
         ("status.json", Command::Status),
         ("capture.json", Command::Verify),
@@ -90,13 +92,14 @@ fn collect(run_dir: &Path) -> Vec<Part> {
     let mut parts = vec![version];
     for (name, command) in questions {
         progress(name);
-        let text = match ask::ask(run_dir, &Request::new(command, None)) {
+        let text = match agent.ask(&Request::new(command, None)) {
             Ok(answers) => of_answers(&answers),
             Err(error) => format!("not found out: {error:#}\n"),
         };
         parts.push(Part { name: name.into(), text });
     }
-    for path in FILES {
+    // What is on this machine says nothing of another node.
+    for path in FILES.iter().filter(|_| agent.is_near()) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text.chars().take(MAX_FILE).collect(),
             Err(error) => format!("not read: {error}\n"),
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_asked_is_named_and_ends_nothing() {
-        let parts = collect(Path::new("/nowhere/at/all"));
+        let parts = collect(&Agent::Near("/nowhere/at/all/admin.sock".into()));
         let status = parts.iter().find(|part| part.name == "status.json").unwrap();
         assert!(status.text.starts_with("not found out: no agent answers at /nowhere/at/all/admin.sock"));
         assert!(parts.iter().any(|part| part.name == "system/proc/version" && part.text.contains("Linux")));

@@ -15,9 +15,10 @@ use anyhow::bail;
 
 use self::connect::Times;
 use self::rates::{Counters, Rates, Sample};
+use super::ask::Agent;
+use super::code;
 use super::output::{self, Paint, Tone};
 use super::table::{Cell, Table};
-use super::{ask, code};
 use crate::admin_socket::protocol::{Answer, Command, Request};
 use crate::cli::TopArgs;
 
@@ -36,11 +37,12 @@ pub(crate) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let period = Duration::from_secs(args.every.into());
-    let mut before = (look(args)?, times(args)?);
+    let agent = Agent::of(&args.target)?;
+    let mut before = (look(&agent)?, times(&agent, args)?);
     let mut since = Instant::now();
     loop {
         std::thread::sleep(period);
-        let now = (look(args)?, times(args)?);
+        let now = (look(&agent)?, times(&agent, args)?);
         let rates = Rates::between(&before.0, &now.0, since.elapsed());
         let text = frame(&rates, (&before.1, &now.1), period, Paint::of_stdout());
         (before, since) = (now, Instant::now());
@@ -50,8 +52,8 @@ pub(crate) fn top(args: &TopArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn look(args: &TopArgs) -> anyhow::Result<Sample> {
-    let answers = ask::ask(&args.run_dir, &Request::new(Command::Metrics, None))?;
+fn look(agent: &Agent) -> anyhow::Result<Sample> {
+    let answers = agent.ask(&Request::new(Command::Metrics, None))?;
     let mut text = String::new();
     for answer in &answers {
         if let Answer::Piece { text: piece } = answer {
@@ -62,9 +64,9 @@ fn look(args: &TopArgs) -> anyhow::Result<Sample> {
 }
 
 /// How long connections took since somebody looks; the agent goes on counting until the next look.
-fn times(args: &TopArgs) -> anyhow::Result<Times> {
+fn times(agent: &Agent, args: &TopArgs) -> anyhow::Result<Times> {
     let seconds = u64::from(args.every) + LATE.as_secs();
-    let answers = ask::ask(&args.run_dir, &Request::new(Command::ConnectTimes { seconds }, None))?;
+    let answers = agent.ask(&Request::new(Command::ConnectTimes { seconds }, None))?;
     let rows = answers.into_iter().filter_map(|answer| match answer {
         Answer::ConnectTimes(row) => Some(row),
         _ => None,

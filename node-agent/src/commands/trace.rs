@@ -39,7 +39,7 @@ impl Trace {
 /// Prints every way that a connection may go; ends as denied if one of them does not arrive.
 pub(crate) fn trace(args: &TraceArgs) -> anyhow::Result<ExitCode> {
     let question = TraceQuestion { from: args.from.clone(), to: args.to };
-    let answers = ask::ask(&args.asked.run_dir, &Request::new(Command::Trace(question), None))?;
+    let answers = ask::ask(&args.asked.target, &Request::new(Command::Trace(question), None))?;
     let trace = Trace::of(answers, args.to)?;
     output::show(args.asked.output, &trace, text)?;
     let carried = trace.ways.iter().all(|way| way.carried);

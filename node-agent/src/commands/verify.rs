@@ -25,7 +25,7 @@ struct Found {
 /// Prints what an inspection of node and pods finds.
 pub(crate) fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let request = Request::new(Command::Verify, args.pod.clone());
-    let answers = ask(&args.asked.run_dir, &request)?;
+    let answers = ask(&args.asked.target, &request)?;
     let mut found = Found { version: VERSION, ..Found::default() };
     for answer in answers {
         match answer {

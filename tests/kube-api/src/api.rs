@@ -3,7 +3,8 @@
 //! It runs on a thread of its own. Stopping it closes its listener and all connections at once, as if the server were killed; objects and
 //! versions stay for the next start.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
 use crate::faults::{Fault, Faults, Verb};
+use crate::forward::Dial;
 use crate::identity::Identity;
 use crate::patch::{self, Style};
 use crate::path::Resource;
@@ -22,7 +24,7 @@ use crate::store::{Place, Store};
 /// A request that was answered, or at least read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// `get`, `list`, `watch` or `patch`.
+    /// `get`, `list`, `watch`, `patch` or `portforward`.
     pub verb: &'static str,
     /// Its path and query.
     pub uri: String,
@@ -31,19 +33,29 @@ pub struct Seen {
 }
 
 /// What the server's tasks and the test share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) token: String,
     store: Mutex<Store>,
     faults: Mutex<Faults>,
     seen: Mutex<Vec<Seen>>,
+    dial: Mutex<Option<Arc<Dial>>>,
     /// The version, for whoever waits for changes.
     pub(crate) changed: watch::Sender<u64>,
     /// Ends all watches.
     pub(crate) hang_up: broadcast::Sender<()>,
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("version", &*self.changed.borrow()).finish_non_exhaustive()
+    }
+}
+
 impl Shared {
+    pub(crate) fn dial(&self) -> Option<Arc<Dial>> {
+        self.dial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -92,6 +104,7 @@ impl KubeApi {
             store: Mutex::default(),
             faults: Mutex::default(),
             seen: Mutex::default(),
+            dial: Mutex::default(),
             changed: watch::Sender::new(0),
             hang_up: broadcast::channel(1).0,
         });
@@ -192,7 +205,12 @@ impl KubeApi {
         Some(annotations.get(key)?.as_str()?.to_owned())
     }
 
-    /// The next `times` requests of a verb (`get`, `list`, `watch`, `patch`) meet a fault.
+    /// Forwards ports of pods from now on, with connections that `dial` makes of a pod's namespace and name and of the port. It may block.
+    pub fn carry(&self, dial: impl Fn(&str, &str, u16) -> io::Result<TcpStream> + Send + Sync + 'static) {
+        *self.shared.dial.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dial));
+    }
+
+    /// The next `times` requests of a verb (`get`, `list`, `watch`, `patch`, `portforward`) meet a fault.
     ///
     /// # Errors
     /// When there is no such verb.

@@ -24,6 +24,7 @@ pub(crate) enum Verb {
     List,
     Watch,
     Patch,
+    PortForward,
 }
 
 impl Verb {
@@ -33,6 +34,7 @@ impl Verb {
             "list" => Self::List,
             "watch" => Self::Watch,
             "patch" => Self::Patch,
+            "portforward" => Self::PortForward,
             _ => return None,
         })
     }
@@ -43,6 +45,7 @@ impl Verb {
             Self::List => "list",
             Self::Watch => "watch",
             Self::Patch => "patch",
+            Self::PortForward => "portforward",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A stand-in for the API server of Kubernetes, for tests: objects that a test puts there, served over HTTPS as the API conventions say
-//! (list with paging, watch with bookmarks and `410 Gone`, get, patch), and misbehaviour on demand.
+//! (list with paging, watch with bookmarks and `410 Gone`, get, patch, forwarded ports of pods), and misbehaviour on demand.
 //!
 //! It shares no code and no message with our client. What it does not have: admission, schemas, access rules other than those of a
 //! test, storage. A real API server is tried outside CI.
@@ -12,6 +12,7 @@
 mod api;
 mod error;
 mod faults;
+mod forward;
 mod identity;
 mod patch;
 mod path;

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::{Seen, Shared};
 use crate::error::{Refusal, respond};
 use crate::faults::{Fault, Verb};
+use crate::forward;
 use crate::patch::{self, Style};
 use crate::path::Target;
 use crate::select::Selector;
@@ -104,14 +105,15 @@ async fn converse(stream: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>)
     });
     let served =
         http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-    let _ = served.await;
+    let _ = served.with_upgrades().await;
 }
 
 async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     handle(shared, request).await.unwrap_or_else(|refusal| refusal.response())
 }
 
-async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    let upgrade = request.headers().contains_key(header::UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let bearer = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if bearer.and_then(|value| value.strip_prefix("Bearer ")) != Some(&shared.token) {
@@ -122,6 +124,7 @@ async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Resp
         return Err(Refusal::not_found(parts.uri.path()));
     };
     let verb = match parts.method.as_str() {
+        "GET" if target.sub == "portforward" => Verb::PortForward,
         "GET" if !target.name.is_empty() => Verb::Get,
         "GET" if query.is_set("watch") => Verb::Watch,
         "GET" => Verb::List,
@@ -141,11 +144,13 @@ async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Resp
     let body = axum::body::to_bytes(Body::new(body), LONGEST).await.unwrap_or_default();
     let changes = serde_json::from_slice(&body).unwrap_or(Value::Null);
     shared.note(Seen { verb: verb.as_str(), uri: parts.uri.to_string(), body: changes.clone() });
-    let done = || match verb {
+    let mut upgrade = upgrade;
+    let mut done = || match verb {
         Verb::Get => get(shared, &target),
         Verb::List => list(shared, &target, &query),
         Verb::Watch => watch::start(shared, &target, &query),
         Verb::Patch => patched(shared, &target, &changes, style),
+        Verb::PortForward => forward::start(wanted(shared, &target, &query)?, &parts.headers, upgrade.take()),
     };
     match shared.fault(verb) {
         None => done(),
@@ -161,6 +166,16 @@ async fn handle(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Resp
         }
         Some(Fault::Cut) => Ok(Response::new(watch::cut())),
     }
+}
+
+/// What a request to forward a port of a pod is about.
+fn wanted(shared: &Shared, target: &Target, query: &Query) -> Result<forward::Wanted, Refusal> {
+    if shared.store().get(target.resource, &place(target)).is_none() || target.resource != crate::PODS {
+        return Err(Refusal::not_found(&target.name));
+    }
+    let dial = shared.dial().ok_or_else(|| Refusal::bad("no port is forwarded in this test"))?;
+    let port = query.get("ports").parse().map_err(|_| Refusal::bad("one port is forwarded at a time"))?;
+    Ok(forward::Wanted { dial, namespace: target.namespace.clone(), pod: target.name.clone(), port })
 }
 
 fn place(target: &Target) -> Place {

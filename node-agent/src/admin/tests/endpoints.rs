@@ -22,6 +22,8 @@ async fn status_codes_are_those_that_tools_know() {
         ("GET", "/debug/pprof/profile?seconds=301", 400),
         ("GET", "/debug/pprof/heap?seconds=soon", 400),
         ("POST", "/debug/pprof/heap", 405),
+        ("GET", "/ask", 405),
+        ("POST", "/ask", 415),
     ] {
         assert_eq!(world.text(method, path).await.0, status, "{method} {path}");
     }
@@ -65,6 +67,43 @@ async fn the_index_lists_everything() {
         assert!(page.contains(&format!("<td>{method}</td>")) && page.contains(path), "{path}: {page}");
         let (status, _) = world.text("OPTIONS", path).await;
         assert_eq!(status, 405, "{path} is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_of_the_command_line_are_answered_line_by_line() {
+    use crate::admin_socket::protocol::{Answer, Command, Request};
+
+    let world = World::start("workloads: []").await;
+    let ask = async |content: &str, question: &str| {
+        let head =
+            format!("Host: localhost\r\nContent-Type: {content}\r\nContent-Length: {}", question.len());
+        world.ask(&format!("POST /ask HTTP/1.1\r\n{head}\r\n\r\n{question}")).await
+    };
+    let question =
+        String::from_utf8(Request::new(Command::Pods, Some("sleep".into())).encode().unwrap()).unwrap();
+    assert_eq!(ask("application/json", &question).await.0, 503, "nobody answers yet");
+    let respond = |request: &Request, send: &mut crate::admin_socket::Teller<'_>| {
+        let levels = request.pod.clone().unwrap_or_default();
+        send(Answer::Levels { levels })?;
+        if request.command == Command::Metrics { Err(std::io::Error::other("broken")) } else { Ok(()) }
+    };
+    assert!(world.answers.set(Arc::new(respond)).is_ok());
+    let (status, head, body) = ask("application/json; charset=utf-8", &question).await;
+    assert!(status == 200 && head.contains("application/x-ndjson"), "{head}");
+    let lines: Vec<Answer> =
+        body.split_inclusive(|byte| *byte == b'\n').map(|line| Answer::decode(line).unwrap()).collect();
+    assert_eq!(lines, [Answer::Levels { levels: "sleep".into() }, Answer::End]);
+    // What breaks off has no end.
+    let metrics = String::from_utf8(Request::new(Command::Metrics, None).encode().unwrap()).unwrap();
+    let (_, _, body) = ask("application/json", &metrics).await;
+    assert_eq!(body.iter().filter(|byte| **byte == b'\n').count(), 1);
+    for (content, question, status) in [
+        ("text/plain", question.as_str(), 415),
+        ("application/json", "{\"version\":2}", 400),
+        ("application/json", "garbage", 400),
+    ] {
+        assert_eq!(ask(content, question).await.0, status, "{content}: {question}");
     }
 }
 

@@ -10,6 +10,7 @@ mod dump;
 mod guard;
 mod index;
 mod levels;
+mod live;
 mod node;
 mod ports;
 mod profile;
@@ -29,10 +30,13 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Router, middleware};
 use mesh::Store;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::events::Events;
 use crate::logging::Levels;
+use crate::readiness::Readiness;
 
 pub(crate) use address::AdminAddress;
 pub(crate) use ask::Answers;
@@ -62,6 +66,12 @@ pub(crate) struct Admin {
     pub(crate) config: serde_json::Value,
     /// What is logged.
     pub(crate) levels: Levels,
+    /// What was logged lately.
+    pub(crate) events: Events,
+    /// The metrics.
+    pub(crate) registry: Arc<Registry>,
+    /// What is still waited for before the agent is ready.
+    pub(crate) readiness: Readiness,
     /// Told when the agent is to end.
     pub(crate) quit: Arc<Notify>,
     /// Who answers what the command line asks.
@@ -75,18 +85,20 @@ struct Shared {
     profiling: Arc<Semaphore>,
     /// So many questions are answered at once.
     asking: Arc<Semaphore>,
+    watching: live::Watching,
 }
 
 /// Serves the admin interface until the process ends.
 pub(crate) async fn serve(listeners: Vec<TcpListener>, admin: Admin) -> io::Result<()> {
-    server::serve(listeners, router(admin), LIMITS).await
+    server::serve(listeners, router(admin, live::Watching::default()), LIMITS).await
 }
 
-fn router(admin: Admin) -> Router {
+fn router(admin: Admin, watching: live::Watching) -> Router {
     let shared = Shared {
         admin: Arc::new(admin),
         profiling: Arc::new(Semaphore::new(1)),
         asking: Arc::new(Semaphore::new(ask::AT_ONCE)),
+        watching,
     };
     Router::new()
         .route("/", get(index::page))
@@ -96,6 +108,7 @@ fn router(admin: Admin) -> Router {
         .route("/quitquitquit", post(quit))
         .route("/debug/pprof/profile", get(profile::processor))
         .route("/debug/pprof/heap", get(profile::heap))
+        .merge(live::routes())
         .layer(middleware::from_fn(guard::check))
         .with_state(shared)
 }

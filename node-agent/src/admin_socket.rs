@@ -3,11 +3,11 @@
 //! What is shown is looked at for the one who asks; nothing is changed by asking. Invariants: an answer is bounded in messages and each
 //! message in bytes, and whoever does not take a message in time is left; nothing that others wait for is held meanwhile.
 
-mod certificates;
+pub(crate) mod certificates;
 mod connections;
 mod find;
 mod levels;
-mod pods;
+pub(crate) mod pods;
 pub(crate) mod protocol;
 mod status;
 #[cfg(test)]

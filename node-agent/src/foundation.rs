@@ -18,6 +18,7 @@ use tunnel::{TlsOptions, Tunnel};
 
 use crate::admin::{self, Admin, Answers, Node};
 use crate::config::Config;
+use crate::events::Events;
 use crate::feed::Feed;
 use crate::handover::{ADMIN_PORTS, METRICS, Named, READINESS};
 use crate::logging::{Levels, Logging};
@@ -38,6 +39,7 @@ pub(crate) struct Foundation<'a> {
     pub(crate) background: JoinSet<io::Result<()>>,
     config: &'a Config,
     levels: Levels,
+    events: Events,
     ports: Ports,
     tls: TlsOptions,
     revoked: Option<CrlFile>,
@@ -73,6 +75,7 @@ impl<'a> Foundation<'a> {
             background: JoinSet::new(),
             config,
             levels: logging.levels.clone(),
+            events: logging.events.clone(),
             ports,
             tls,
             revoked,
@@ -126,6 +129,9 @@ impl<'a> Foundation<'a> {
             node,
             config: serde_json::to_value(&self.config.effective).context("the configuration")?,
             levels: self.levels.clone(),
+            events: self.events.clone(),
+            registry: Arc::clone(&registry),
+            readiness: self.readiness.clone(),
             quit: Arc::clone(&self.quit),
             answers: Arc::clone(&self.answers),
         };

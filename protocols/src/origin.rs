@@ -25,7 +25,7 @@ impl Refusal {
     pub fn why(self) -> &'static str {
         match self {
             Self::Name => "ask for localhost or an IP address, not for another name\n",
-            Self::Page => "this interface is not for web pages\n",
+            Self::Page => "this interface is not for other web pages\n",
             Self::Body => "requests need no body here, and questions no longer one\n",
         }
     }

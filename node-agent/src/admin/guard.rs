@@ -1,6 +1,7 @@
 //! Who may ask: programs of this host, not web pages that a browser of this host happens to show.
 //!
-//! [`origin`] judges by what the headers say; whatever it refuses goes no further.
+//! [`origin`] judges by what the headers say; whatever it refuses goes no further. Nor does what a browser says that a foreign page
+//! makes it send, unless somebody follows a link to here.
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -10,6 +11,11 @@ use protocols::origin::{self, Refusal};
 
 /// Bytes that a request may bring along. They are read of a question alone.
 pub(super) const MAX_BODY: usize = origin::MAX_BODY;
+
+/// What browsers say of a request: whose page makes it, and what it is to become (Fetch Metadata Request Headers, W3C). An image
+/// or a script of a foreign page has no `Origin`.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Passes a request on, or refuses it.
 pub(super) async fn check(request: Request, next: Next) -> Response {
@@ -22,7 +28,9 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
 fn refusal(headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
     let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     let (host, origin) = (text(&header::HOST), text(&header::ORIGIN));
-    let refusal = origin::refusal(host, origin, text(&header::CONTENT_LENGTH))?;
+    let is_foreign = text(&FETCH_SITE).is_some_and(|site| !matches!(site, "same-origin" | "none"));
+    let by_page = (is_foreign && text(&FETCH_DEST) != Some("document")).then_some(Refusal::Page);
+    let refusal = origin::refusal(host, origin, text(&header::CONTENT_LENGTH)).or(by_page)?;
     let status = match refusal {
         Refusal::Name | Refusal::Page => StatusCode::FORBIDDEN,
         Refusal::Body => StatusCode::PAYLOAD_TOO_LARGE,
@@ -54,6 +62,18 @@ mod tests {
         for origin in ["http://evil.example", "http://6.6.6.6", "null", "https://localhost:1"] {
             assert_eq!(status(&[(HOST, "localhost:1"), (ORIGIN, origin)]), Some(403), "{origin}");
         }
+        for (site, dest, refused) in [
+            ("same-origin", "script", None),
+            ("none", "document", None),
+            ("cross-site", "document", None),
+            ("cross-site", "image", Some(403)),
+            ("same-site", "script", Some(403)),
+            ("cross-site", "iframe", Some(403)),
+            ("cross-site", "empty", Some(403)),
+        ] {
+            assert_eq!(status(&[(FETCH_SITE, site), (FETCH_DEST, dest)]), refused, "{site} {dest}");
+        }
+        assert_eq!(status(&[(FETCH_SITE, "cross-site")]), Some(403));
         assert_eq!(status(&[(CONTENT_LENGTH, "4096")]), None);
         assert_eq!(status(&[(CONTENT_LENGTH, "4097")]), Some(413));
     }

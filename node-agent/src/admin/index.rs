@@ -6,8 +6,9 @@ use axum::http::header;
 use axum::response::IntoResponse;
 
 /// Path, method, and what it is for.
-pub(super) const ENDPOINTS: [(&str, &str, &str); 6] = [
+pub(super) const ENDPOINTS: [(&str, &str, &str); 7] = [
     ("/ask", "POST", "what the command line asks from other nodes: a question and its answers as JSON"),
+    ("/ui", "GET", "a live page: pods, who talks to whom, what is refused, certificates, the control plane"),
     ("/config_dump", "GET", "workloads, services, policies, certificates, pods and configuration, as JSON"),
     (
         "/logging",

@@ -62,7 +62,12 @@ impl Seats {
 }
 
 impl Seat {
-    /// Completes when somebody else is to have the place.
+    /// What ends the caller's connection.
+    pub(super) fn hang_up(&self) -> HangUp {
+        HangUp(Arc::clone(&self.caller))
+    }
+
+    /// Completes when somebody else is to have the place, or the caller is not waited for any more.
     pub(super) async fn wanted(&self) {
         self.caller.leave.notified().await;
     }
@@ -77,6 +82,17 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         lock(&self.seats.taken).retain(|caller| !Arc::ptr_eq(caller, &self.caller));
+    }
+}
+
+/// Ends a caller's connection, whatever it is at.
+#[derive(Clone)]
+pub(super) struct HangUp(Arc<Caller>);
+
+impl HangUp {
+    /// Does it.
+    pub(super) fn now(&self) {
+        self.0.leave.notify_one();
     }
 }
 

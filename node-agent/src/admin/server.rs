@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::seats::{Seat, Seats};
+use super::seats::{HangUp, Seat, Seats};
 
 /// How long nothing is accepted after that has failed, as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -34,6 +36,26 @@ pub(super) struct Limits {
     pub(super) connection: Duration,
     /// Whether a connection carries more than one request.
     pub(super) keep_alive: bool,
+}
+
+/// The connection that a request came on, found among the request's extensions: for answers that have no end of their own.
+#[derive(Clone)]
+pub(super) struct Conversation {
+    hang_up: HangUp,
+    ending: watch::Receiver<()>,
+}
+
+impl Conversation {
+    /// Completes when nobody serves any more: the process ends, or another agent has taken over.
+    pub(super) async fn over(&mut self) {
+        // No value is ever sent.
+        let _ = self.ending.changed().await;
+    }
+
+    /// Ends the connection, though the answer was not taken to its end.
+    pub(super) fn hang_up(&self) {
+        self.hang_up.now();
+    }
 }
 
 /// Serves until the process ends, or until this is dropped. Nobody is let in then any more, and who is in gets one answer within
@@ -79,8 +101,10 @@ async fn converse(
     limits: Limits,
 ) {
     let app = TowerToHyperService::new(app);
-    let answer = service_fn(|request| {
+    let conversation = Conversation { hang_up: seat.hang_up(), ending: ending.clone() };
+    let answer = service_fn(|mut request: Request<Incoming>| {
         let answering = seat.answering();
+        request.extensions_mut().insert(conversation.clone());
         let answer = app.call(request);
         async move {
             let answer = answer.await;
@@ -101,7 +125,7 @@ async fn converse(
     let over = tokio::time::timeout(limits.connection, ending.changed());
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = seat.wanted() => return tracing::debug!("a caller that kept silent made room for another"),
+        () = seat.wanted() => return tracing::debug!("a caller that kept silent or did not read was left"),
         _ = over => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(GRACE, connection).await {

@@ -3,6 +3,7 @@
 mod columns;
 mod document;
 mod endpoints;
+mod live;
 mod recorded;
 
 use std::net::SocketAddr;
@@ -11,18 +12,23 @@ use std::sync::Arc;
 use control::certificates::State;
 use control::file::MeshFile;
 use mesh::{Identity, Store};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, reload};
 use tunnel::{ConnectionInfo, Direction};
 
+use super::live::Watching;
 use super::node::Node;
-use super::{Admin, Answers, serve};
+use super::{Admin, Answers, LIMITS, router, server};
 use crate::enrollment::{PodKey, PodState};
+use crate::events::{Events, Recorder};
 use crate::logging::Levels;
+use crate::readiness::Readiness;
 
 /// A node of two pods, one of which has a connection in and one out.
 struct MadeUp(Vec<(Identity, State)>);
@@ -63,11 +69,26 @@ impl Node for MadeUp {
     }
 }
 
+/// What a mesh file says.
+fn stored(mesh: &str) -> Arc<Store> {
+    let store = Arc::new(Store::new());
+    let file = MeshFile::parse(mesh).unwrap();
+    store.update(|current| {
+        let mut editor = current.edit();
+        file.workloads.iter().for_each(|workload| editor.insert_workload(workload.clone()));
+        file.services.iter().for_each(|service| editor.insert_service(service.clone()));
+        file.policies.iter().for_each(|policy| editor.insert_policy(policy.clone()));
+        Some(editor.finish())
+    });
+    store
+}
+
 /// An admin interface that listens on a port of its own.
 pub(crate) struct World {
     /// Where it listens.
     pub(crate) address: SocketAddr,
     quit: Arc<Notify>,
+    served: JoinHandle<std::io::Result<()>>,
     /// Who answers questions.
     pub(crate) answers: Answers,
     _log: tracing::subscriber::DefaultGuard,
@@ -76,36 +97,37 @@ pub(crate) struct World {
 impl World {
     /// One that knows this mesh.
     pub(crate) async fn start(mesh: &str) -> Self {
-        let store = Arc::new(Store::new());
-        let file = MeshFile::parse(mesh).unwrap();
-        store.update(|current| {
-            let mut editor = current.edit();
-            file.workloads.iter().for_each(|workload| editor.insert_workload(workload.clone()));
-            file.services.iter().for_each(|service| editor.insert_service(service.clone()));
-            file.policies.iter().for_each(|policy| editor.insert_policy(policy.clone()));
-            Some(editor.finish())
-        });
-        Self::of(store).await
+        Self::of(stored(mesh)).await
     }
 
     async fn of(store: Arc<Store>) -> Self {
+        let node = Arc::new(MadeUp(certificates().await));
+        Self::with(store, node, Registry::default(), Watching::default()).await
+    }
+
+    async fn with(store: Arc<Store>, node: Arc<dyn Node>, registry: Registry, watching: Watching) -> Self {
+        let events = Events::default();
         let (layer, handle) = reload::Layer::new(EnvFilter::new("info"));
-        let log = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        let log = tracing_subscriber::registry().with(layer).with(Recorder(events.clone()));
+        let log = tracing::subscriber::set_default(log);
         let quit = Arc::new(Notify::new());
         let answers = Answers::default();
         let admin = Admin {
             store,
             mesh_is_given: true,
-            node: Arc::new(MadeUp(certificates().await)),
-            config: json!({"node": "node-a"}),
+            node,
+            config: json!({"node": {"value": "node-a"}}),
             levels: Levels::new("info", handle),
+            events,
+            registry: Arc::new(registry),
+            readiness: Readiness::default(),
             quit: Arc::clone(&quit),
             answers: Arc::clone(&answers),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(vec![listener], admin));
-        Self { address, quit, answers, _log: log }
+        let served = tokio::spawn(server::serve(vec![listener], router(admin, watching), LIMITS));
+        Self { address, quit, served, answers, _log: log }
     }
 
     /// Sends a request as it stands; returns status, head and body.

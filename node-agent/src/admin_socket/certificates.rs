@@ -10,7 +10,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::protocol::Answer;
 use super::{Subjects, Teller};
-use crate::admin::moment;
+use crate::admin::{Node, moment};
 
 /// Longest text of why there is none, in characters.
 const MAX_WHY: usize = 1024;
@@ -47,14 +47,14 @@ pub(crate) struct CertificateRow {
 
 /// Tells of all.
 pub(super) fn tell(subjects: &Subjects, send: &mut Teller<'_>) -> io::Result<()> {
-    rows(subjects).into_iter().try_for_each(|row| send(Answer::Certificate(row)))
+    rows(&*subjects.node).into_iter().try_for_each(|row| send(Answer::Certificate(row)))
 }
 
-/// All, in the order of their identities.
-pub(super) fn rows(subjects: &Subjects) -> Vec<CertificateRow> {
+/// All of a node, in the order of their identities.
+pub(crate) fn rows(node: &dyn Node) -> Vec<CertificateRow> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now = i64::try_from(now).unwrap_or(i64::MAX);
-    let mut states = subjects.node.certificates();
+    let mut states = node.certificates();
     states.sort_by(|(one, _), (other, _)| one.cmp(other));
     states.iter().map(|(identity, state)| row(identity, state, now)).collect()
 }

@@ -42,13 +42,16 @@ pub(crate) struct PodRow {
 
 /// Tells of those of a name, or of all.
 pub(super) fn tell(subjects: &Subjects, only: Option<&str>, send: &mut Teller<'_>) -> io::Result<()> {
-    let snapshot = subjects.store.load();
-    let open = open(&*subjects.node);
-    let pods = subjects.node.pods().into_iter();
-    for (pod, state) in pods.filter(|(pod, _)| only.is_none_or(|only| pod.is_called(only))) {
-        send(Answer::PodRow(row(&snapshot, &pod, &state, &open)))?;
-    }
-    Ok(())
+    let mut pods = subjects.node.pods();
+    pods.retain(|(pod, _)| only.is_none_or(|only| pod.is_called(only)));
+    let rows = rows(&subjects.store.load(), &*subjects.node, pods);
+    rows.into_iter().try_for_each(|row| send(Answer::PodRow(row)))
+}
+
+/// Pods of a node, in short.
+pub(crate) fn rows(snapshot: &Snapshot, node: &dyn Node, pods: Vec<(PodKey, PodState)>) -> Vec<PodRow> {
+    let open = open(node);
+    pods.iter().map(|(pod, state)| row(snapshot, pod, state, &open)).collect()
 }
 
 /// How many connections are open in and out, by the uid of the workload.

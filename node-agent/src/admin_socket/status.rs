@@ -236,7 +236,7 @@ fn known(snapshot: &Snapshot) -> KnownView {
 fn of_certificates(subjects: &Subjects) -> CertificatesView {
     let mut view =
         CertificatesView { overdue: subjects.node.overdue_renewals(), ..CertificatesView::default() };
-    for row in certificates::rows(subjects) {
+    for row in certificates::rows(&*subjects.node) {
         view.identities += 1;
         match row.state.as_str() {
             "valid" => {

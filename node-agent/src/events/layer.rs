@@ -38,16 +38,18 @@ impl<S: Subscriber> Layer<S> for Recorder {
     }
 }
 
-/// The message, then the fields, in one line of bounded length.
+/// The message, then why, then the other fields, in one line of bounded length.
 #[derive(Default)]
 struct Text {
     message: Bounded,
+    error: Bounded,
     fields: Bounded,
 }
 
 impl Text {
     fn finish(mut self) -> String {
-        // The message is never cut for the fields' sake.
+        // Neither the message nor the reason is ever cut for the names' sake.
+        let _ = self.message.write_str(&self.error.0);
         let _ = self.message.write_str(&self.fields.0);
         self.message.0
     }
@@ -58,6 +60,7 @@ impl Visit for Text {
         // What does not fit is left out, and formatting it ends there.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
+            "error" => write!(self.error, " error={value:?}"),
             name => write!(self.fields, " {name}={value:?}"),
         };
     }
@@ -95,12 +98,14 @@ mod tests {
             tracing::debug!(target: "culvert::enrollment", "of no interest");
             tracing::warn!(target: "access", error = "refused\nby policy", "connection failed");
             tracing::warn!(target: "tunnel::gate", error = "x".repeat(2000), "long");
+            tracing::error!(target: "access", { dst.workload = "y".repeat(500), error = "why" }, "complete");
         });
         let (kept, missed) = events.after(0);
         let told: Vec<_> = kept.iter().map(|event| (&*event.level, &*event.scope, &*event.text)).collect();
         assert_eq!(told[0], ("info", "enrollment", "pod enrolled pod=\"a/b\""));
         assert_eq!(told[1], ("warn", "access", "connection failed error=\"refused\\nby policy\""));
         assert!(told[2].2.starts_with("long error=\"xxx") && told[2].2.len() <= MAX_TEXT);
-        assert_eq!((told.len(), missed), (3, 0));
+        assert!(told[3].2.starts_with("complete error=\"why\" dst.workload=\"yyy"), "{}", told[3].2);
+        assert_eq!((told.len(), missed), (4, 0));
     }
 }

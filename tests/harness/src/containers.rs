@@ -1,25 +1,41 @@
 //! What a container runtime leaves of a run whose test did not come to its end: processes, cgroups, mounts.
 //!
 //! Invariant: the runtime keeps its files below the run's directory and its containers in the run's cgroup, so that all is found
-//! by the run's id. Failures do not stop anything; what is left is swept by the next run.
+//! by the run's id; a cgroup that has to be elsewhere is written down in the run's directory. Failures do not stop anything; what is left is swept by the next run.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use linux::mounts;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::run::Run;
 use crate::wait::eventually;
 
 /// A process takes a moment to die.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
+/// The list of cgroups that are elsewhere, in a run's directory.
+const ELSEWHERE: &str = "cgroups";
 
 /// The cgroup of a run's containers, below every hierarchy's root.
 pub fn cgroup_of(id: &str) -> String {
     format!("culvert-{id}")
+}
+
+/// Writes down a cgroup that is none of the run's by its place, so that it goes with the run.
+///
+/// # Errors
+/// If the list cannot be written to.
+pub fn write_down(run: &Run, cgroup: &Path) -> Result<()> {
+    let path = run.dir().join(ELSEWHERE);
+    let list = File::options().create(true).append(true).open(&path);
+    let written = list.and_then(|mut list| writeln!(list, "{}", cgroup.display()));
+    written.with_context(|| path.display().to_string())
 }
 
 /// Ends the processes of a run's containers, removes their cgroups, and unmounts what lies below the run's directory.
@@ -41,6 +57,8 @@ pub(crate) fn teardown(id: &str, files: &Path) {
     for mount in mounts.iter().filter(|mount| mount.kind.starts_with("cgroup")) {
         remove(&mount.path.join(&cgroup));
     }
+    let elsewhere = fs::read_to_string(files.join(ELSEWHERE)).unwrap_or_default();
+    elsewhere.lines().for_each(|cgroup| remove(Path::new(cgroup)));
 }
 
 /// Processes in a cgroup, or in one below it.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use harness::inside::in_netns;
 use harness::wire::Station;
-use harness::{App, Pod, Run, eventually};
+use harness::{App, Pod, Run, containers, eventually};
 use kube_api::{KubeApi, NAMESPACES, PODS};
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ impl Cluster {
 
     /// Puts a running pod into the API, and its process into its cgroup.
     pub fn run(&self, pod: &Pod, app: &App) -> Result<PodCgroup> {
-        let cgroup = PodCgroup::new(app)?;
+        let cgroup = PodCgroup::new(pod.node().run(), app)?;
         let ips = pod.addresses();
         self.api.apply(&object(pod.name(), pod.node().name(), &cgroup.uid, None, &ips))?;
         Ok(cgroup)
@@ -129,13 +129,14 @@ pub struct PodCgroup {
 
 impl PodCgroup {
     /// Makes one as the kubelet's driver `cgroupfs` does, and moves a process there.
-    fn new(app: &App) -> Result<Self> {
+    fn new(run: &Run, app: &App) -> Result<Self> {
         let pid = app.pid();
         // Unique on this machine, and of the shape that UIDs have.
         let uid = format!("c0ffee00-{:04x}-4000-8000-{pid:012x}", std::process::id() & 0xffff);
         let root = linux::cgroup::root()?;
         let pod = root.join("kubepods/burstable").join(format!("pod{uid}"));
         let container = pod.join(format!("{pid:064x}"));
+        containers::write_down(run, &pod)?;
         fs::create_dir_all(&container).with_context(|| container.display().to_string())?;
         fs::write(container.join("cgroup.procs"), pid.to_string())?;
         Ok(Self { uid, root, pod, container })

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::{BoxFuture, Either};
 use mesh::{Connection, Identity};
@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use crate::error::ConnectionError;
 use crate::judgement::Judged;
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::tls::Session;
 
 /// Which way a connection goes, seen from the pod.

@@ -31,9 +31,12 @@ mod policy_list;
 pub mod probe;
 mod relay;
 mod same_node;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 mod scope;
 mod served;
 mod socket;
+mod sync;
 mod telemetry;
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ mod last_words;
 mod options;
 mod read_ahead;
 mod revocation;
+#[cfg(all(test, feature = "schedules"))]
+mod schedules;
 mod server;
 mod spiffe;
 #[cfg(test)]

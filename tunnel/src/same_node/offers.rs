@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use http::StatusCode;
 use mesh::Identity;
 use tokio::sync::oneshot;
 
 use crate::hbone::server::Asked;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What only the two ends of one connection know.
 pub(crate) type Token = [u8; 32];

@@ -6,8 +6,8 @@
 //! revoked stays so. A session is in the table before it is judged last, so that a change meets it either way.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::{self, BoxFuture, Either};
 use rustls::RootCertStore;
@@ -17,6 +17,8 @@ use webpki::{
     ALL_VERIFICATION_ALGS, CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage,
     OwnedCertRevocationList, RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
+
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 
 /// A list that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

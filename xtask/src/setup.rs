@@ -2,10 +2,10 @@
 //!
 //! Nothing is installed without being announced. On another system, or without root, the error lists what is missing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use harness::run::find_tool;
 
 use crate::shell;
@@ -41,6 +41,17 @@ pub(crate) const NAMES: [Need; 1] =
 /// For what pages show with it.
 pub(crate) const FETCHING: [Need; 1] = [Need { package: "curl", present: || find_tool("curl").is_some() }];
 
+/// For pages as people see them: a browser that needs no screen, and letters.
+const BROWSER: [Need; 2] = [
+    Need { package: "chromium-headless-shell", present: || find_tool(CHROMIUM).is_some() },
+    Need {
+        package: "fonts-dejavu-core",
+        present: || Path::new("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf").exists(),
+    },
+];
+/// The program of the first.
+const CHROMIUM: &str = "chromium-headless-shell";
+
 /// Fails unless the caller is root.
 pub(crate) fn require_root() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
@@ -60,6 +71,12 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         bail!("installed, yet not usable: {}", left.join(", "));
     }
     Ok(())
+}
+
+/// Where the browser is; it is brought first if it is missing.
+pub(crate) fn browser() -> Result<PathBuf> {
+    ensure(&BROWSER)?;
+    find_tool(CHROMIUM).with_context(|| format!("{CHROMIUM} was installed, yet is not there"))
 }
 
 /// Installs Debian packages.

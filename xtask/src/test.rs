@@ -29,6 +29,8 @@ const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
 const INTEROP: [&str; 1] = ["tests/interop"];
 /// The recorded connections, made again.
 const PARITY: [&str; 1] = ["tests/parity"];
+/// Those that need a browser besides.
+const BROWSER: [&str; 1] = ["tests/browser"];
 /// Those that need container runtimes besides.
 const CRI: [&str; 1] = ["tests/cri"];
 
@@ -52,6 +54,8 @@ enum Suite {
     Unit,
     /// Real namespaces, real eBPF, real agents; as root.
     Netns,
+    /// The live page of a real agent in a real browser; as root.
+    Browser,
     /// Real agents against a real Envoy; as root.
     Interop,
     /// Every connection that was recorded under istio-cni and ztunnel, made again between real agents; as root.
@@ -80,6 +84,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Suite::Netns) {
         netns(filter)?;
+    }
+    if wanted(Suite::Browser) {
+        browser(filter)?;
     }
     if wanted(Suite::Interop) {
         interop::run(filter)?;
@@ -125,8 +132,10 @@ fn unit(filter: Option<&str>) -> Result<()> {
     // The loader embeds the objects.
     build_ebpf::ensure()?;
     shell::run(shell::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    Built::all()?
-        .run_all_but(&[NETNS.as_slice(), &INTEROP, &PARITY, &CRI, &chaos::CHAOS].concat(), filter)?;
+    Built::all()?.run_all_but(
+        &[NETNS.as_slice(), &BROWSER, &INTEROP, &PARITY, &CRI, &chaos::CHAOS].concat(),
+        filter,
+    )?;
     shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
 }
 
@@ -142,6 +151,17 @@ fn netns(filter: Option<&str>) -> Result<()> {
     let [_, prometheus] = debian::PROMETHEUS.ensure()?;
     let scrapes: [(&str, &Path); 1] = [("PROMETHEUS_BIN", &prometheus)];
     built.run_those_of(&NETNS, filter, &[binaries.environment().as_slice(), &scrapes].concat())
+}
+
+fn browser(filter: Option<&str>) -> Result<()> {
+    println!("\n== browser: the live page of a real agent in Debian's Chromium");
+    setup::require_root()?;
+    setup::ensure(&setup::RUNTIME)?;
+    let chromium = setup::browser()?;
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
+    let shows: [(&str, &Path); 1] = [("CHROMIUM_BIN", &chromium)];
+    built.run_those_of(&BROWSER, filter, &[binaries.environment().as_slice(), &shows].concat())
 }
 
 fn parity(group: Option<&str>) -> Result<()> {

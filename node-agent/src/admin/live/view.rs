@@ -122,7 +122,7 @@ fn refusals(admin: &Admin) -> Vec<Event> {
     events.into_iter().rev().filter(|event| event.scope == CONNECTIONS).take(MAX_REFUSALS).collect()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "seconds since 1970, and a float for its metric's sake")]
+/// The metric is a float; its value is whole.
 fn rfc3339(seconds: f64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(seconds as i64).ok().map(moment)
 }

@@ -15,6 +15,7 @@ mod demo;
 mod envoy;
 mod fuzz;
 mod image;
+mod screenshots;
 mod setup;
 mod shell;
 mod test;
@@ -37,6 +38,8 @@ enum Task {
     Fuzz(fuzz::Args),
     /// Make a container image of agent and plugin, without a container engine.
     Image(image::Args),
+    /// Make the pictures of the documentation anew.
+    Screenshots(screenshots::Args),
     /// Run the tests: all of them, or one suite.
     Test(test::Args),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
         Task::Image(args) => image::run(&args),
+        Task::Screenshots(args) => screenshots::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match outcome {

@@ -81,6 +81,20 @@ impl Prometheus {
         Ok(result.with_context(|| format!("no result: {answer}"))?.clone())
     }
 
+    /// What a query returned over a time since 1970: its series, each with `metric` and `values`.
+    ///
+    /// # Errors
+    ///
+    /// It does not answer, or says that the query is wrong.
+    pub fn range(&self, query: &str, since: Duration, until: Duration, step: Duration) -> Result<Vec<Value>> {
+        let (query, since, until) = (encoded(query), since.as_secs(), until.as_secs());
+        let path =
+            format!("/api/v1/query_range?query={query}&start={since}&end={until}&step={}", step.as_secs());
+        let answer = self.ask(&path)?;
+        let result = answer.pointer("/data/result").and_then(Value::as_array);
+        Ok(result.with_context(|| format!("no result: {answer}"))?.clone())
+    }
+
     /// The labels of all series of the agents.
     ///
     /// # Errors

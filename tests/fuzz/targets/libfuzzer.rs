@@ -3,7 +3,6 @@
 //! One program for all, so that one link makes them all.
 
 #![no_main]
-#![expect(missing_docs, reason = "libFuzzer's macro makes functions of its own")]
 
 use std::sync::OnceLock;
 

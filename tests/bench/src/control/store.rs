@@ -126,18 +126,18 @@ fn read() -> f64 {
     (1..READS).rev().for_each(|n| order.swap(n, random.below(n as u32 + 1) as usize));
     // One in each line of memory.
     let mut lines = vec![[0_usize; 8]; READS];
-    for (n, line) in order.iter().enumerate() {
-        lines[*line][0] = order[(n + 1) % READS];
+    for (line, next) in order.iter().zip(order.iter().cycle().skip(1)) {
+        if let Some([first, ..]) = lines.get_mut(*line) {
+            *first = *next;
+        }
     }
-    let mut times: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let begin = Instant::now();
-            black_box((0..READS).fold(0, |at, _| lines[black_box(at)][0]));
-            begin.elapsed().as_nanos() as f64 / READS as f64
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
+    let next = |at: usize| lines.get(at).map_or(0, |[next, ..]| *next);
+    let times = (0..ROUNDS).map(|_| {
+        let begin = Instant::now();
+        black_box((0..READS).fold(0, |at, _| next(black_box(at))));
+        begin.elapsed().as_nanos() as f64 / READS as f64
+    });
+    Spread::of(times.collect()).median
 }
 
 /// The time of a look-up: as fast as they come; where each can only begin when the one before has its answer; and the latter

@@ -12,7 +12,7 @@ use redirect::{Attachment, Guard, Listeners};
 
 use super::machine::{Event, Step};
 use super::record::{Record, Remembered};
-use super::wishes::Wanted;
+use super::wishes::{Want, Wanted};
 use super::{
     Captured, EnrollError, Enrolled, Enroller, Health, PodKey, blocking, listeners_of, options, other_mesh,
     verify,
@@ -207,13 +207,24 @@ impl Enroller {
         }
     }
 
+    /// Waits until a pod is wanted; that can be for ever.
+    async fn wanted_again(&self, pod: &PodKey) {
+        let mut wishes = self.wishes.clone();
+        while !matches!(wishes.want(pod), Want::Yes(_)) {
+            if !wishes.changed().await {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Waits until the annotation is taken back and peers know of it, but not for ever.
     async fn withdraw(&self, pod: &PodKey) {
         let Some(annotator) = &self.annotator else { return };
         if tokio::time::timeout(WITHDRAWAL, annotator.settled(pod)).await.is_ok() {
             // Of a pod that is not there any more nobody has anything to learn.
             if annotator.knows(pod) {
-                tokio::time::sleep(FAREWELL).await;
+                // Cut short by who wants it back.
+                let _ = tokio::time::timeout(FAREWELL, self.wanted_again(pod)).await;
             }
         } else {
             tracing::warn!(

@@ -45,8 +45,9 @@ pub const LOOPBACK_IFINDEX: u32 = 1;
 /// Port of the tunnel between nodes (HBONE).
 pub const HBONE_PORT: u16 = 15008;
 
-/// Rows of the map of enrolled namespaces: more pods than a node can hold.
-pub const MAX_PODS: u32 = 4096;
+/// Rows of the map of enrolled namespaces: more pods than a node can hold, by a factor of four at least. Maps set aside eight bytes for each row
+/// that they may have, so twice as many would cost each node 0.8 MiB.
+pub const MAX_PODS: u32 = 2048;
 
 /// Addresses of one pod.
 pub const MAX_ADDRESSES: u32 = 64;

@@ -69,7 +69,7 @@ mod tests {
         while processor_time().unwrap() < time + Duration::from_millis(20) {
             sum = held.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
         }
-        assert!(sum > 0);
+        std::hint::black_box(sum);
     }
 
     #[test]

@@ -63,7 +63,9 @@ pub fn log_levels(data: &[u8]) {
     let start = lines.next().unwrap_or_default();
     let mut directives = Directives::started(start);
     let log_takes_start = EnvFilter::try_new(directives.filter()).is_ok();
-    let mut named = SILENT.iter().any(|scope| start.replace("::", ":").contains(&scope.replace("::", ":")));
+    // However many colons there are between the parts of a scope.
+    let plain = |text: &str| text.split(':').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
+    let mut named = SILENT.iter().any(|scope| plain(start).contains(&plain(scope)));
     for change in lines {
         let before = directives.clone();
         if let Err(error) = directives.apply(change) {
@@ -79,8 +81,7 @@ pub fn log_levels(data: &[u8]) {
             let taken = EnvFilter::try_new(directives.filter());
             assert!(taken.is_ok(), "{directives} as {}", directives.filter());
         }
-        let plain = change.replace("::", ":");
-        named |= SILENT.iter().any(|scope| plain.contains(&scope.replace("::", ":")));
+        named |= SILENT.iter().any(|scope| plain(change).contains(&plain(scope)));
     }
     for scope in SILENT {
         let words = directives.filter();

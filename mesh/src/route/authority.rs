@@ -53,15 +53,18 @@ impl FromStr for Authority {
                 port => Ok(Self::Address(SocketAddr::new(address.ip().to_canonical(), port))),
             };
         }
-        let host_and_port =
-            text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-        match host_and_port {
+        match text.rsplit_once(':').and_then(|(host, port)| Some((host, port_of(port)?))) {
             Some((host, port)) if port != 0 && is_hostname(host) => {
                 Ok(Self::Host { host: Arc::from(host.to_ascii_lowercase()), port })
             }
             _ => Err(AuthorityError(text.to_owned())),
         }
     }
+}
+
+/// Digits alone (RFC 3986 section 3.2.3): a sign, which numbers may have, is none.
+fn port_of(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Letters, digits, hyphens, underscores and dots, at most 253 of them.
@@ -92,6 +95,8 @@ mod tests {
             "10.0.0.1:0",
             "host:0",
             "host:65536",
+            "host:+80",
+            "10.0.0.1:+80",
             "host:",
             "user@host:80",
             "ho st:80",

@@ -20,8 +20,12 @@ pub fn peer_certificate(data: &[u8]) {
     let Some(member) = member else { return };
     assert_eq!(&**member.trust_domain(), TRUST_DOMAIN);
     let name = member.to_string();
-    assert!(data.windows(name.len()).any(|bytes| bytes == name.as_bytes()), "{name} is not in it");
+    let shows = |name: &str| data.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    assert!(shows(&name), "{name} is not in it");
     assert!(fuzzing::peer_names(data, TRUST_DOMAIN, std::slice::from_ref(&name)).1);
-    assert!(!fuzzing::peer_names(data, TRUST_DOMAIN, &[format!("{name}x"), name.to_uppercase()]).1);
+    // It may have more names than one.
+    let others: Vec<String> =
+        [format!("{name}x"), name.to_uppercase()].into_iter().filter(|other| !shows(other)).collect();
+    assert!(!fuzzing::peer_names(data, TRUST_DOMAIN, &others).1);
     assert_ne!(fuzzing::peer_names(data, "other.example", &[]).0, Some(member));
 }

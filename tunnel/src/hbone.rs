@@ -84,7 +84,7 @@ pub(crate) struct HboneStream {
     pub(crate) send: SendStream<Buffer>,
     pub(crate) recv: RecvStream,
     /// The account of the tunnel that it shares; none if it is alone.
-    pub(crate) strain: Option<Arc<strain::Strain>>,
+    pub(crate) strain: Option<strain::Member>,
     /// The session with the peer, if we opened the tunnel and certificates can be revoked.
     pub(crate) session: Option<Arc<Session>>,
     _lease: Option<pool::Lease>,

@@ -153,7 +153,7 @@ async fn both_ways(
             .await
         }
         Far::Stream(stream) => {
-            let strain = stream.strain.as_ref();
+            let strain = stream.strain.as_deref();
             join(
                 pin!(tcp_to_stream(near, &mut stream.send, there, strain)),
                 pin!(stream_to_tcp(&mut stream.recv, near, back, strain)),

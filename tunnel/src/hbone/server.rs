@@ -197,7 +197,7 @@ impl ConnectRequest {
             response.headers_mut().insert(BAGGAGE, value);
         }
         let send = self.respond.send_response(response, false)?;
-        let strain = Some(self.waiting.strain);
+        let strain = Some(self.waiting.strain.enter(&mut self.recv));
         Ok(HboneStream {
             send,
             recv: self.recv,

@@ -7,21 +7,28 @@
 //! all.
 //!
 //! Invariants: whatever others claim, streams whose readers read share the plain window at least; a tunnel holds no more
-//! than its plain window and [`Http2Config::stalled_window`] together.
+//! than its plain window and [`Http2Config::stalled_window`] together; a stream whose reader has read everything has room.
+//!
+//! The last does not follow from the others. What a stream has received counts against a narrower window, too (RFC 9113 §6.9.2), so
+//! the peer may be left with less than none. The HTTP/2 library gives back what was read when that is half of what the peer has left,
+//! and looks at that only when something is read: where all was read before, nothing comes, so nothing is read. So each stream is
+//! looked at again once the peer has acknowledged.
 
+use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Buf;
-use h2::FlowControl;
+use h2::{FlowControl, RecvStream, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use super::Http2Config;
 
-/// When to ask again after the peer had not acknowledged the settings before.
+/// When to look again whether the peer has acknowledged the settings before.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The account of one tunnel.
@@ -45,6 +52,10 @@ struct Claimed {
     streams: u32,
     bytes: usize,
     applied: Windows,
+    /// All streams, those without a claim as well.
+    members: HashMap<StreamId, FlowControl>,
+    /// Whether the peer was told to narrow the streams' windows, and is not known to have done so.
+    narrowing: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +72,13 @@ impl Strain {
             plain,
             stalled_window: config.stalled_window,
             narrow: share.min(config.stream_window),
-            claimed: Mutex::new(Claimed { streams: 0, bytes: 0, applied: plain }),
+            claimed: Mutex::new(Claimed {
+                streams: 0,
+                bytes: 0,
+                applied: plain,
+                members: HashMap::new(),
+                narrowing: false,
+            }),
             changed: Notify::new(),
             pending: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
@@ -77,6 +94,13 @@ impl Strain {
     pub(crate) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiting(&self.waiting)
+    }
+
+    /// Enters a stream, until the result is dropped.
+    pub(super) fn enter(self: &Arc<Self>, stream: &mut RecvStream) -> Member {
+        let id = stream.stream_id();
+        self.claimed().members.insert(id, stream.flow_control().clone());
+        Member { strain: Arc::clone(self), id }
     }
 
     /// Claims what a stream holds for its reader, and what may still come for it.
@@ -104,18 +128,24 @@ impl Strain {
     /// Gives the connection the windows that are right by now.
     pub(super) fn apply(&self, connection: &mut impl Windowed) {
         let mut claimed = self.claimed();
+        if claimed.narrowing && claimed.is_narrowed() {
+            claimed.narrowing = false;
+            claimed.give_room();
+        }
         let wanted = self.wanted(&claimed);
         let mut applied = claimed.applied;
-        // Narrowed first: what a wider connection has room for must not go to streams that are full of it.
         if wanted.stream != applied.stream && connection.set_stream_window(wanted.stream) {
+            claimed.narrowing = wanted.stream < applied.stream;
             applied.stream = wanted.stream;
         }
-        if wanted.connection != applied.connection {
+        // Narrowed first: what a wider connection has room for must not go to streams that are full of it.
+        let has_narrowed = applied.stream <= wanted.stream;
+        if wanted.connection < applied.connection || wanted.connection > applied.connection && has_narrowed {
             connection.set_connection_window(wanted.connection);
             applied.connection = wanted.connection;
         }
         claimed.applied = applied;
-        self.pending.store(applied != wanted, Ordering::Relaxed);
+        self.pending.store(applied != wanted || claimed.narrowing, Ordering::Relaxed);
     }
 
     fn wanted(&self, claimed: &Claimed) -> Windows {
@@ -135,6 +165,46 @@ impl Strain {
 
     fn claimed(&self) -> MutexGuard<'_, Claimed> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claimed {
+    /// Whether the peer has acknowledged the streams' windows: that changes what a stream holds and may still get, together.
+    fn is_narrowed(&self) -> bool {
+        let window = isize::try_from(self.applied.stream).unwrap_or(isize::MAX);
+        let of = |flow: &FlowControl| flow.available_capacity().saturating_add_unsigned(flow.used_capacity());
+        self.members.values().any(|flow| of(flow) == window)
+    }
+
+    /// Has the library look at every stream again, and give the peer back what was read.
+    fn give_room(&mut self) {
+        for flow in self.members.values_mut() {
+            // It fails for more than has been received, which nothing is not.
+            let _ = flow.release_capacity(0);
+        }
+    }
+}
+
+/// A stream in the account of its tunnel.
+#[derive(Debug)]
+pub(crate) struct Member {
+    strain: Arc<Strain>,
+    id: StreamId,
+}
+
+impl Deref for Member {
+    type Target = Arc<Strain>;
+
+    fn deref(&self) -> &Arc<Strain> {
+        &self.strain
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let last = self.strain.claimed().members.remove(&self.id);
+        // Not under the lock: it may be the stream's end.
+        drop(last);
     }
 }
 
@@ -189,5 +259,49 @@ impl<T: AsyncRead + AsyncWrite + Unpin, B: Buf> Windowed for h2::server::Connect
 
     fn set_stream_window(&mut self, size: u32) -> bool {
         self.set_initial_window_size(size).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a peer was told, and whether it has acknowledged that.
+    struct Told {
+        windows: Windows,
+        acknowledged: bool,
+    }
+
+    impl Windowed for Told {
+        fn set_connection_window(&mut self, size: u32) {
+            self.windows.connection = size;
+        }
+
+        fn set_stream_window(&mut self, size: u32) -> bool {
+            if self.acknowledged {
+                self.windows.stream = size;
+            }
+            self.acknowledged
+        }
+    }
+
+    #[test]
+    fn while_streams_cannot_be_narrowed_the_connection_is_not_widened() {
+        let config = Http2Config::default();
+        let strain = Strain::new(&config);
+        let mut told = Told { windows: strain.plain, acknowledged: false };
+        let full = config.stalled_window / config.stream_window;
+        {
+            let mut claimed = strain.claimed();
+            claimed.streams = full;
+            claimed.bytes = config.stalled_window as usize;
+        }
+        strain.apply(&mut told);
+        assert_eq!(told.windows, strain.plain);
+        assert!(strain.pending.load(Ordering::Relaxed), "it is tried again");
+        told.acknowledged = true;
+        strain.apply(&mut told);
+        let connection = config.connection_window + config.stalled_window;
+        assert_eq!(told.windows, Windows { connection, stream: strain.narrow });
     }
 }

@@ -1,5 +1,6 @@
 //! Readers that stop reading, and their neighbours on the same tunnel.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -24,14 +25,14 @@ fn app(world: &World, port: u16) -> TcpListener {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(KEPT).unwrap();
     socket.set_nonblocking(true).unwrap();
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     socket.listen(256).unwrap();
     let listener = TcpListener::from_std(socket.into()).unwrap();
     world.places.place((SERVER, port).into(), listener.local_addr().unwrap());
     listener
 }
 
-fn client(way: std::net::SocketAddr) -> TcpStream {
+fn client(way: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(KEPT).unwrap();
     socket.connect(&way.into()).unwrap();
@@ -61,26 +62,39 @@ async fn flows(mut from: TcpStream, mut to: TcpStream) {
     assert_eq!(received.len(), length);
 }
 
-/// Lets `stalled` connections fill up in one direction, then has one flow in both.
-async fn among(stalled: usize, upwards: bool) {
+/// A connection: who writes, and who reads.
+async fn connected(way: SocketAddr, app: &TcpListener, upwards: bool) -> (TcpStream, TcpStream) {
+    let client = client(way);
+    let (accepted, _) = soon(app.accept()).await.unwrap();
+    if upwards { (client, accepted) } else { (accepted, client) }
+}
+
+/// Connections that are full in one direction: what each was sent, who writes, and who does not read.
+async fn stalled(
+    number: usize,
+    way: SocketAddr,
+    app: &TcpListener,
+    upwards: bool,
+) -> Vec<(usize, TcpStream, TcpStream)> {
+    let mut filling = tokio::task::JoinSet::new();
+    for _ in 0..number {
+        let (mut writer, reader) = connected(way, app, upwards).await;
+        filling.spawn(async move { (fill(&mut writer).await, writer, reader) });
+    }
+    filling.join_all().await
+}
+
+/// Lets `number` connections fill up in one direction, then has one flow in both.
+async fn among(number: usize, upwards: bool) {
     let mut world = world();
     let app = app(&world, 80);
     let way = world.way_to((SERVER, 80));
-    let mut filling = tokio::task::JoinSet::new();
-    for _ in 0..stalled {
-        let client = client(way);
-        let (accepted, _) = soon(app.accept()).await.unwrap();
-        let (mut writer, reader) = if upwards { (client, accepted) } else { (accepted, client) };
-        filling.spawn(async move { (fill(&mut writer).await, writer, reader) });
-    }
-    let filled = filling.join_all().await;
+    let filled = stalled(number, way, &app, upwards).await;
     assert_eq!(world.client.tunnels(), 1);
     let least = filled.iter().map(|(taken, ..)| *taken).min().unwrap();
     assert!(least > 64 << 10, "a stream got {least} bytes");
     for flows_upwards in [true, false] {
-        let client = client(way);
-        let (accepted, _) = soon(app.accept()).await.unwrap();
-        let (from, to) = if flows_upwards { (client, accepted) } else { (accepted, client) };
+        let (from, to) = connected(way, &app, flows_upwards).await;
         flows(from, to).await;
     }
     assert_eq!(world.client.tunnels(), 1);
@@ -106,6 +120,33 @@ async fn eight_clients_that_do_not_read_leave_the_ninth_its_share() {
 #[tokio::test]
 async fn two_dozen_that_do_not_read_are_no_more_than_a_tunnel_can_bear() {
     among(24, true).await;
+}
+
+/// What has been read to the last byte before its neighbours stop reading, and is less than what a window is widened again for, but
+/// more than the window that is left then: it must not count for ever.
+async fn narrowed_around(upwards: bool) {
+    let mut world = world();
+    let app = app(&world, 80);
+    let way = world.way_to((SERVER, 80));
+    let (mut from, mut to) = connected(way, &app, upwards).await;
+    let bytes = vec![7; 1 << 20];
+    let mut passed = bytes.clone();
+    let (sent, received) =
+        soon(async { tokio::join!(from.write_all(&bytes), to.read_exact(&mut passed)) }).await;
+    assert!(sent.is_ok() && received.is_ok(), "{sent:?} {received:?}");
+    let _stalled = stalled(24, way, &app, upwards).await;
+    assert_eq!(world.client.tunnels(), 1);
+    flows(from, to).await;
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_to_an_application_beside_two_dozen_that_have_stopped_reading() {
+    narrowed_around(true).await;
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_to_a_client_beside_two_dozen_that_have_stopped_reading() {
+    narrowed_around(false).await;
 }
 
 #[tokio::test]

@@ -301,11 +301,12 @@ impl Lease {
         self.carrier.worked.store(true, Ordering::Relaxed);
         self.carrier.hear();
         let baggage = accepted(&response)?;
-        let strain = Some(Arc::clone(&self.carrier.strain));
+        let mut recv = response.into_body();
+        let strain = Some(self.carrier.strain.enter(&mut recv));
         Ok((
             HboneStream {
                 send,
-                recv: response.into_body(),
+                recv,
                 strain,
                 session: self.carrier.session.clone(),
                 _lease: Some(self),

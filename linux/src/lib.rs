@@ -1,7 +1,7 @@
 //! The fence around the kernel: the few calls that need `unsafe`, privileges or netlink, behind safe types.
 //!
 //! Owns network-namespace entry, socket options the standard library lacks, descriptor passing over Unix
-//! sockets, policy routes, sysctls, what the process uses, and finding the cgroup and BPF file systems. It knows nothing of pods,
+//! sockets, processes by descriptor, policy routes, sysctls, what the process uses, and finding the cgroup and BPF file systems. It knows nothing of pods,
 //! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
 
 pub mod bpf;
@@ -18,6 +18,7 @@ pub mod mounts;
 #[cfg(feature = "netlink")]
 pub mod netlink;
 pub mod netns;
+pub mod pidfd;
 pub mod pods;
 pub mod privilege;
 pub mod process;

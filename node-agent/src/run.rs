@@ -18,6 +18,7 @@ use crate::cli::Place;
 use crate::config::Config;
 use crate::ending::Ending;
 use crate::enrollment::{self, Decisions, Enroller, EnrollmentMetrics, Parts, PodDefaults, Records};
+use crate::feed::Feed;
 use crate::foundation::Foundation;
 use crate::handover::{ADMIN, CNI, Claim, Estate, HANDOVER, Holdings, Named};
 use crate::install::Installation;
@@ -88,7 +89,7 @@ async fn serve(
     let events = node.take_events();
     let inherited = inherited(claim.pods());
     if !inherited.is_empty() {
-        feed.told(TOLD).await.context("the pods stay with the agent before this one")?;
+        until_told(&feed, &claim).await?;
     }
     let Foundation { readiness, registry, .. } = &mut foundation;
     let membership = Membership::start(config, feed.pods.clone(), readiness, registry).await?;
@@ -148,6 +149,17 @@ async fn serve(
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     settle_later();
     Ending { process, tunnel, quit, enroller, installation, background }.wait(&estate).await
+}
+
+/// Waits until the mesh is known here: until then nobody serves the pods better than the agent before this one, if that lives.
+async fn until_told(feed: &Feed, claim: &Claim) -> anyhow::Result<()> {
+    tokio::select! {
+        told = feed.told(TOLD) => told.context("the pods stay with the agent before this one"),
+        () = claim.bereaved() => {
+            tracing::warn!("the agent before this one has ended, so this one goes on before it knows the mesh");
+            Ok(())
+        }
+    }
 }
 
 fn give_way() {

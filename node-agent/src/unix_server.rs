@@ -44,11 +44,12 @@ pub(crate) struct Server {
     accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Binds the socket at `path`, or takes over the one that another agent has bound there.
+/// Binds the socket at `path`, or takes over the one that another agent has bound there. One that ended by itself has taken its file along;
+/// then nobody can reach its socket any more.
 pub(crate) fn listen(path: &Path, callers: &str, inherited: Option<OwnedFd>) -> anyhow::Result<Listener> {
     let listener = match inherited {
-        Some(descriptor) => Listener::inherit(descriptor, path),
-        None => Listener::bind(path, 0o600),
+        Some(descriptor) if path.exists() => Listener::inherit(descriptor, path),
+        _ => Listener::bind(path, 0o600),
     };
     let listener = listener.with_context(|| {
         format!("cannot listen on {} for {callers}; choose another --run-dir", path.display())

@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use linux::fdpass::{Connection, Listener};
+use linux::pidfd::Process;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::protocol::{self, ADMIN, Answer, Ask, CNI, HANDOVER, HandoverError, LOCK, Named, Taken};
+use super::protocol::{self, ADMIN, Answer, Ask, CNI, HANDOVER, HandoverError, LOCK, Named, PROCESS, Taken};
 use crate::enrollment::Enroller;
 use crate::lock::InstanceLock;
 use crate::unix_server::{Purpose, Server};
@@ -173,6 +174,12 @@ impl Estate {
             sockets.push((name.clone(), copy(port)?));
         }
         sockets.extend(own.map(|socket| (HANDOVER.to_owned(), socket)));
+        match Process::of(std::process::id()) {
+            Ok(process) => sockets.push((PROCESS.to_owned(), process.into())),
+            Err(error) => {
+                tracing::warn!(%error, "the next agent will not know it if this one ends meanwhile")
+            }
+        }
         Ok(sockets)
     }
 }

@@ -14,6 +14,8 @@ use thiserror::Error;
 
 /// The installation's lock.
 pub(crate) const LOCK: &str = "lock";
+/// The process of the agent itself (a pidfd), by which its end is known. Releases without it hand none over.
+pub(crate) const PROCESS: &str = "process";
 /// The socket of the CNI plugin.
 pub(crate) const CNI: &str = "cni";
 /// The socket of the command line.
@@ -28,7 +30,7 @@ pub(crate) const READINESS: &str = "readiness";
 /// The ports of the admin interface, by family. Releases without them hand none over.
 pub(crate) const ADMIN_PORTS: [&str; 2] = ["admin-port-v4", "admin-port-v6"];
 
-/// A socket with what it is for.
+/// A descriptor, mostly of a socket, with what it is for.
 pub(crate) type Named = (String, OwnedFd);
 
 /// A conversation that cannot go on.

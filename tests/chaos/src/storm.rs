@@ -226,7 +226,6 @@ fn settle_replacement(world: &mut World, node: NodeNumber) -> Result<()> {
     let place = world.place(node)?;
     if let Some(mut old) = place.old.take() {
         old.kill9()?;
-        place.may_begin_anew = true;
     }
     ensure!(
         place.agent.exited()?.is_none(),

@@ -35,8 +35,6 @@ pub const SERVICE: u16 = 80;
 const WEB: [&str; 2] = ["10.96.0.10", "2001:db8:96::10"];
 /// Longest wait for what should come soon; generous, for the machine may be busy.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// What an agent says that was taking over when the other one died.
-const ORPHANED: &str = "the pods stay with the agent before this one";
 /// Room for an agent's log and files.
 const DISK: &str = "size=96m";
 /// So that what a fault has left open is over soon.
@@ -56,9 +54,6 @@ pub struct Place {
     pub agent: Agent,
     /// The agent that this one took over from, which serves what it had to the end.
     pub old: Option<Agent>,
-    /// Whether the agent that it was to take over from has been killed. One that had been given everything by then cannot tell whether the
-    /// other lives, and ends, so that whoever supervises it starts it again: here that is the storm, once.
-    pub may_begin_anew: bool,
     /// The node.
     pub node: Node,
     /// Its interface in the wire's namespace.
@@ -136,15 +131,7 @@ impl World {
             let slow = Slow::before(wire.netns(), &port, seed.wrapping_add(number as u64))?;
             let index = in_netns(wire.netns(), || if_nametoindex(port.as_str()))??;
             let impairment = Impairment::new(wire.netns(), index, slow.interface)?;
-            places.push(Place {
-                agent,
-                old: None,
-                may_begin_anew: false,
-                node: node.clone(),
-                port,
-                impairment,
-                slow,
-            });
+            places.push(Place { agent, old: None, node: node.clone(), port, impairment, slow });
         }
         let Ok(places) = <[Place; 2]>::try_from(places) else { bail!("there are two nodes") };
         let mut world = Self {
@@ -227,13 +214,7 @@ impl World {
     /// An agent must not end by itself, nor may a part of it.
     pub fn agents_live(&mut self) -> Result<()> {
         for place in &mut self.places {
-            let (mut ended, name) = (place.agent.exited()?, place.node.name().to_owned());
-            if ended.is_some() && place.may_begin_anew && !place.agent.log_lines(&[ORPHANED]).is_empty() {
-                place.may_begin_anew = false;
-                println!("  the agent of {name} has lost the one before it, and is started again");
-                place.agent.start_anew()?;
-                ended = None;
-            }
+            let (ended, name) = (place.agent.exited()?, place.node.name());
             let panics = place.agent.log_lines(&["panicked at"]);
             ensure!(ended.is_none() && panics.is_empty(), "agent of {name}: {ended:?} {panics:?}");
         }

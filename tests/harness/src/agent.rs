@@ -126,8 +126,17 @@ impl Agent {
 
     /// Asks it to end (SIGTERM) and does not wait.
     pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::SIGTERM)
+    }
+
+    /// Takes the processor from it (SIGSTOP): it lives, holds what it holds, and does nothing any more. It can be killed.
+    pub fn suspend(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self.pid().context("the agent is not running")?;
-        Ok(signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM)?)
+        Ok(signal::kill(Pid::from_raw(pid.cast_signed()), signal)?)
     }
 
     /// Waits for the process to end by itself.

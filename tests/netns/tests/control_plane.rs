@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::mesh_file::Service;
-use harness::{Attempt, ControlPlane, Pod, command, eventually};
+use harness::{Agent, Attempt, ControlPlane, Pod, command, eventually};
 use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, World, at, ips, lock, until_answered};
 
 /// How often the control plane dies.
@@ -140,6 +140,90 @@ fn a_control_plane_killed_and_restarted_50_times_costs_no_connection() -> Result
         ensure!(until_answered(&world.client, target)?.field("app") == "server");
     }
     Ok(())
+}
+
+/// Says that it was given everything, and waits for a control plane.
+const GIVEN: &str = "the agent before this one hands over";
+
+/// Starts another agent of the first node while the control plane is away, and waits until it was given everything. Returns the one before it,
+/// and the new one's process.
+fn waiting_successor(world: &mut World, plane: &mut ControlPlane) -> Result<(Agent, u32)> {
+    for target in at(ips(WEB), SERVICE) {
+        until_answered(&world.client, target)?;
+    }
+    plane.kill9()?;
+    let old = world.agent1.succeed()?;
+    world.agent1.wait_for_log(&[GIVEN, "pods=2"], LIMIT)?;
+    // The one before it serves on.
+    for target in at(ips(WEB), SERVICE) {
+        until_answered(&world.client, target)?;
+    }
+    let process = world.agent1.pid().context("the new agent runs")?;
+    Ok((old, process))
+}
+
+/// The new agent serves, enrols and releases, and is still the process that it was.
+fn serves_alone(world: &mut World, process: u32) -> Result<()> {
+    for target in at(world.server.addresses(), HTTP).into_iter().chain(at(ips(WEB), SERVICE)) {
+        eventually(&format!("{target} to answer"), LIMIT * 3, || {
+            world.client.attempt(target, "/").is_ok_and(|attempt| attempt.is_ok()).then_some(())
+        })?;
+    }
+    for target in at(world.neighbour.addresses(), HTTP) {
+        until_answered(&world.server, target)?;
+    }
+    world.agent1.wait_ready()?;
+    ensure!(world.agent1.is_running() && world.agent1.pid() == Some(process), "{}", world.agent1.log());
+    let lock = fs::read_to_string(world.nodes[0].agent_dir().join("lock"))?;
+    ensure!(lock.trim() == process.to_string(), "the lock is of {lock}");
+    world.mesh.enroll.retain(|entry| entry.name != "neighbour");
+    world.write_mesh()?;
+    world.agent1.wait_for_log(&["pod released", "demo/neighbour"], LIMIT)?;
+    // And it hands over in its turn.
+    let mut old = world.agent1.succeed()?;
+    ensure!(old.wait_exit(LIMIT * 3)?.success(), "{}", world.agent1.log());
+    world.agent1.wait_ready()?;
+    until_answered(&world.client, at(world.server.addresses(), HTTP)[0]).map(drop)
+}
+
+#[test]
+fn x4_a_successor_goes_on_alone_if_the_agent_before_it_dies_while_it_waits_for_the_mesh() -> Result<()> {
+    let (mut world, mut plane) = world()?;
+    let tap = world.wire.tap()?;
+    let (mut old, process) = waiting_successor(&mut world, &mut plane)?;
+    old.kill9()?;
+    world.agent1.wait_for_log(&["so this one goes on before it knows the mesh"], LIMIT)?;
+    world.agent1.wait_for_log(&["ended before its last word", "pods=2"], LIMIT)?;
+    for target in at(world.server.addresses(), HTTP).into_iter().chain(at(ips(WEB), SERVICE)) {
+        // It knows nobody yet.
+        let attempt = world.client.attempt(target, "/needle-of-the-bereaved")?;
+        ensure!(!attempt.is_ok(), "{target}: {attempt:?}");
+    }
+    for target in at(world.neighbour.addresses(), HTTP) {
+        let attempt = world.server.attempt(target, "/needle-of-the-bereaved")?;
+        ensure!(!attempt.is_ok(), "{target}: {attempt:?}");
+    }
+    plane.restart()?;
+    serves_alone(&mut world, process)?;
+    ensure!(!tap.contains(b"needle-of-the-bereaved")?, "payload of a captured pod was on the wire");
+    Ok(())
+}
+
+#[test]
+fn x4_a_successor_goes_on_alone_if_the_agent_before_it_dies_instead_of_its_last_word() -> Result<()> {
+    let (mut world, mut plane) = world()?;
+    let (mut old, process) = waiting_successor(&mut world, &mut plane)?;
+    let told = |what: &str| world.agent1.log_lines(&["pod enrolled", what]).len() == 2;
+    // It can answer nothing any more, but lives.
+    old.suspend()?;
+    plane.restart()?;
+    eventually("the new agent to serve both pods", LIMIT * 3, || {
+        (told("demo/client") && told("demo/neighbour")).then_some(())
+    })?;
+    ensure!(world.agent1.log_lines(&["agent started"]).len() == 1, "it waits for the other's word");
+    old.kill9()?;
+    world.agent1.wait_for_log(&["ended before its last word", "pods=2"], LIMIT)?;
+    serves_alone(&mut world, process)
 }
 
 /// What metrics look like: kind and unit of each family, and the names of labels that each series of a name has.

@@ -38,8 +38,8 @@ pub fn write_down(run: &Run, cgroup: &Path) -> Result<()> {
     written.with_context(|| path.display().to_string())
 }
 
-/// Ends the processes of a run's containers, removes their cgroups, and unmounts what lies below the run's directory.
-pub(crate) fn teardown(id: &str, files: &Path) {
+/// Ends the processes of a run's containers, removes their cgroups, and unmounts what lies below the run's directories.
+pub(crate) fn teardown(id: &str, files: &Path, pins: &Path) {
     let cgroup = cgroup_of(id);
     let gone = || {
         let left = processes(&cgroup);
@@ -51,7 +51,8 @@ pub(crate) fn teardown(id: &str, files: &Path) {
     let _ = eventually("the containers' processes to be gone", DEATH_LIMIT, gone);
     let mounts = mounts::list().unwrap_or_default();
     // What was mounted last lies on top.
-    for mount in mounts.iter().rev().filter(|mount| mount.path.starts_with(files)) {
+    let is_ours = |path: &Path| path.starts_with(files) || path.starts_with(pins);
+    for mount in mounts.iter().rev().filter(|mount| is_ours(&mount.path)) {
         let _ = umount2(&mount.path, MntFlags::MNT_DETACH);
     }
     for mount in mounts.iter().filter(|mount| mount.kind.starts_with("cgroup")) {

@@ -161,7 +161,7 @@ pub fn teardown(id: &str) {
     }
     let dead = || killed.iter().all(|pid| is_dead(*pid)).then_some(());
     let _ = eventually("killed processes to be gone", DEATH_LIMIT, dead);
-    crate::containers::teardown(id, &Path::new(FILES).join(id));
+    crate::containers::teardown(id, &Path::new(FILES).join(id), &bpffs_of(id));
     for name in &namespaces {
         let _ = command::ip(&format!("netns del {name}"));
     }

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Connections of a listener with which no worker has begun yet.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 /// No queue is longer (`net.core.somaxconn`). Where another agent has the listener too, connections go on coming.
 const QUEUE: usize = 4096;
 

@@ -18,6 +18,7 @@ use mesh::inbound::InboundRefusal;
 use mesh::workload::TunnelProtocol;
 use mesh::{Authority, Identity, Snapshot, Workload};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
@@ -30,6 +31,7 @@ use crate::judgement::{Judged, judge};
 use crate::relay::{self, Far};
 use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
+use crate::share::Share;
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
 use crate::tls::{HandshakeError, ReadAhead, Session, revoked};
@@ -75,8 +77,10 @@ pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let serving = scope.served.serving.clone();
     let ended = revoked(session.clone());
     let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls, session };
+    let mut share = None;
     let served = server::serve(tls, &shared.config.http2, &shared.config.timeouts, serving, |request| {
-        tokio::spawn(arrival.clone().connect(Request::Stream(request)));
+        let share = share.get_or_insert_with(|| Share::on(&Handle::current()));
+        share.spawn(arrival.clone().connect(Request::Stream(request)));
     });
     let served = tokio::select! {
         served = served => served,

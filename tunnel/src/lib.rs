@@ -35,6 +35,7 @@ mod same_node;
 mod schedules;
 mod scope;
 mod served;
+mod share;
 mod socket;
 mod sync;
 mod telemetry;
@@ -73,6 +74,7 @@ use hbone::pool::Pool;
 use identities::Identities;
 use scope::{Captured, Scope, Shared};
 use served::Served;
+use share::Share;
 use telemetry::Metrics;
 use worker::Workers;
 
@@ -155,18 +157,19 @@ impl Tunnel {
                 let (shared, served) = (Arc::clone(shared), Arc::clone(&served));
                 home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
             }
+            let shares: Arc<[Share]> = self.workers.iter().map(|one| Share::on(&one.runtime)).collect();
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 socket::tune(&listener, self.shared.config.keepalive);
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
-                let workers = Arc::downgrade(&self.workers);
+                let (workers, shares) = (Arc::downgrade(&self.workers), Arc::clone(&shares));
                 let serving = served.serving.clone();
                 let loop_ = accept::accept(listener, serving, move |stream, source, turn| {
                     let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
                     let Some(workers) = workers.upgrade() else { return };
-                    let Some(worker) = workers.next() else { return };
+                    let Some((worker, share)) = workers.next_with(&shares) else { return };
                     let pool = worker.pool.clone();
                     let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
-                    worker.runtime.spawn(kind.serve(scope, (stream, source), place, turn));
+                    share.spawn(kind.serve(scope, (stream, source), place, turn));
                 });
                 home.runtime.spawn(loop_);
             }

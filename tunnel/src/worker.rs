@@ -16,6 +16,8 @@ use crate::hbone::pool::Pool;
 /// How long a worker goes on while others want its CPU. It has little to do each time it wakes, and a packet waits for that: it
 /// goes before the control plane's threads, which may be at work for a long while.
 const TURN: Duration = Duration::from_micros(500);
+/// After how many polls of tasks a worker looks for what has arrived meanwhile: a share polls several connections at once.
+const LOOK: u32 = 4;
 /// Threads a worker may use for resolving names.
 const BLOCKING_THREADS: usize = 2;
 
@@ -42,8 +44,18 @@ impl Workers {
 
     /// The next in turn.
     pub(crate) fn next(&self) -> Option<&Worker> {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        self.workers.get(turn.checked_rem(self.workers.len())?)
+        self.workers.get(self.turn()?)
+    }
+
+    /// The next in turn, and what belongs to it of `all`, which has one for each in their order.
+    pub(crate) fn next_with<'a, T>(&'a self, all: &'a [T]) -> Option<(&'a Worker, &'a T)> {
+        let turn = self.turn()?;
+        Some((self.workers.get(turn)?, all.get(turn)?))
+    }
+
+    /// Whose turn it is.
+    fn turn(&self) -> Option<usize> {
+        self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.workers.len())
     }
 
     /// All of them, to count what they hold.
@@ -58,6 +70,8 @@ impl Worker {
             .enable_io()
             .enable_time()
             .max_blocking_threads(BLOCKING_THREADS)
+            .event_interval(LOOK)
+            .global_queue_interval(LOOK)
             .build()?;
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,6 +14,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
+use crate::exec::Execute;
 use crate::faults::{Fault, Faults, Verb};
 use crate::forward::Dial;
 use crate::identity::Identity;
@@ -24,7 +26,7 @@ use crate::store::{Place, Store};
 /// A request that was answered, or at least read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// `get`, `list`, `watch`, `patch` or `portforward`.
+    /// `get`, `list`, `watch`, `patch`, `delete`, `portforward`, `exec` or `log`.
     pub verb: &'static str,
     /// Its path and query.
     pub uri: String,
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     faults: Mutex<Faults>,
     seen: Mutex<Vec<Seen>>,
     dial: Mutex<Option<Arc<Dial>>>,
+    execute: Mutex<Option<Arc<Execute>>>,
+    log: Mutex<Option<PathBuf>>,
     /// The version, for whoever waits for changes.
     pub(crate) changed: watch::Sender<u64>,
     /// Ends all watches.
@@ -54,6 +58,14 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn dial(&self) -> Option<Arc<Dial>> {
         self.dial.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn execute(&self) -> Option<Arc<Execute>> {
+        self.execute.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn log(&self) -> Option<PathBuf> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
@@ -105,6 +117,8 @@ impl KubeApi {
             faults: Mutex::default(),
             seen: Mutex::default(),
             dial: Mutex::default(),
+            execute: Mutex::default(),
+            log: Mutex::default(),
             changed: watch::Sender::new(0),
             hang_up: broadcast::channel(1).0,
         });
@@ -210,7 +224,20 @@ impl KubeApi {
         *self.shared.dial.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(dial));
     }
 
-    /// The next `times` requests of a verb (`get`, `list`, `watch`, `patch`, `portforward`) meet a fault.
+    /// Runs commands of pods from now on, by `execute` with a pod's namespace and name and the words. It may block.
+    pub fn run_commands(
+        &self,
+        execute: impl Fn(&str, &str, &[String]) -> io::Result<Output> + Send + Sync + 'static,
+    ) {
+        *self.shared.execute.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(execute));
+    }
+
+    /// Shows a file as the log of every pod from now on.
+    pub fn show_log(&self, file: &Path) {
+        *self.shared.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(file.to_owned());
+    }
+
+    /// The next `times` requests of a verb (those of [`Seen`]) meet a fault.
     ///
     /// # Errors
     /// When there is no such verb.

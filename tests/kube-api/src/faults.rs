@@ -24,7 +24,10 @@ pub(crate) enum Verb {
     List,
     Watch,
     Patch,
+    Delete,
     PortForward,
+    Exec,
+    Log,
 }
 
 impl Verb {
@@ -34,7 +37,10 @@ impl Verb {
             "list" => Self::List,
             "watch" => Self::Watch,
             "patch" => Self::Patch,
+            "delete" => Self::Delete,
             "portforward" => Self::PortForward,
+            "exec" => Self::Exec,
+            "log" => Self::Log,
             _ => return None,
         })
     }
@@ -45,7 +51,10 @@ impl Verb {
             Self::List => "list",
             Self::Watch => "watch",
             Self::Patch => "patch",
+            Self::Delete => "delete",
             Self::PortForward => "portforward",
+            Self::Exec => "exec",
+            Self::Log => "log",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A stand-in for the API server of Kubernetes, for tests: objects that a test puts there, served over HTTPS as the API conventions say
-//! (list with paging, watch with bookmarks and `410 Gone`, get, patch, forwarded ports of pods), and misbehaviour on demand.
+//! (discovery, list with paging, watch with bookmarks and `410 Gone`, get, patch, delete, forwarded ports, commands and logs of pods), and
+//! misbehaviour on demand.
 //!
 //! It shares no code and no message with our client. What it does not have: admission, schemas, access rules other than those of a
 //! test, storage. A real API server is tried outside CI.
@@ -10,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod discovery;
 mod error;
+mod exec;
 mod faults;
 mod forward;
 mod identity;
@@ -20,6 +23,7 @@ mod select;
 mod server;
 mod store;
 mod watch;
+mod websocket;
 
 pub use api::{KubeApi, Seen};
 pub use faults::Fault;

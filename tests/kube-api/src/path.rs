@@ -12,7 +12,7 @@ pub struct Resource {
 }
 
 /// All that are served.
-const KNOWN: [Resource; 4] = [crate::PODS, crate::NAMESPACES, crate::NODES, crate::DAEMON_SETS];
+pub(crate) const KNOWN: [Resource; 4] = [crate::PODS, crate::NAMESPACES, crate::NODES, crate::DAEMON_SETS];
 
 impl Resource {
     pub(crate) const fn core(plural: &'static str, kind: &'static str) -> Self {
@@ -47,7 +47,7 @@ pub(crate) struct Target {
     pub(crate) namespace: String,
     /// Empty: a collection.
     pub(crate) name: String,
-    /// `status`, or empty.
+    /// `status`, `log` and their like, or empty.
     pub(crate) sub: String,
 }
 

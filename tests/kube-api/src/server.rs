@@ -20,12 +20,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::api::{Seen, Shared};
 use crate::error::{Refusal, respond};
 use crate::faults::{Fault, Verb};
-use crate::forward;
 use crate::patch::{self, Style};
 use crate::path::Target;
 use crate::select::Selector;
 use crate::store::Place;
 use crate::watch;
+use crate::{discovery, exec, forward};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,6 +49,11 @@ impl Query {
 
     pub(crate) fn get(&self, name: &str) -> &str {
         self.pairs.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// Every value of a name, in order.
+    pub(crate) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn is_set(&self, name: &str) -> bool {
@@ -119,16 +124,22 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
     if bearer.and_then(|value| value.strip_prefix("Bearer ")) != Some(&shared.token) {
         return Err(Refusal::new(401, "Unauthorized", "Unauthorized"));
     }
+    if let Some(document) = discovery::document(parts.uri.path()) {
+        return Ok(respond(200, &document));
+    }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let Some(target) = Target::parse(parts.uri.path()) else {
         return Err(Refusal::not_found(parts.uri.path()));
     };
     let verb = match parts.method.as_str() {
         "GET" if target.sub == "portforward" => Verb::PortForward,
+        "GET" if target.sub == "exec" => Verb::Exec,
+        "GET" if target.sub == "log" => Verb::Log,
         "GET" if !target.name.is_empty() => Verb::Get,
         "GET" if query.is_set("watch") => Verb::Watch,
         "GET" => Verb::List,
         "PATCH" => Verb::Patch,
+        "DELETE" if !target.name.is_empty() && target.sub.is_empty() => Verb::Delete,
         other => return Err(Refusal::new(405, "MethodNotAllowed", format!("{other} is not served"))),
     };
     let content = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -150,7 +161,10 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
         Verb::List => list(shared, &target, &query),
         Verb::Watch => watch::start(shared, &target, &query),
         Verb::Patch => patched(shared, &target, &changes, style),
+        Verb::Delete => deleted(shared, &target),
         Verb::PortForward => forward::start(wanted(shared, &target, &query)?, &parts.headers, upgrade.take()),
+        Verb::Exec => exec::start(ordered(shared, &target, &query)?, &parts.headers, upgrade.take()),
+        Verb::Log => log(shared, &target),
     };
     match shared.fault(verb) {
         None => done(),
@@ -170,12 +184,39 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
 
 /// What a request to forward a port of a pod is about.
 fn wanted(shared: &Shared, target: &Target, query: &Query) -> Result<forward::Wanted, Refusal> {
-    if shared.store().get(target.resource, &place(target)).is_none() || target.resource != crate::PODS {
-        return Err(Refusal::not_found(&target.name));
-    }
+    of_a_pod(shared, target)?;
     let dial = shared.dial().ok_or_else(|| Refusal::bad("no port is forwarded in this test"))?;
     let port = query.get("ports").parse().map_err(|_| Refusal::bad("one port is forwarded at a time"))?;
     Ok(forward::Wanted { dial, namespace: target.namespace.clone(), pod: target.name.clone(), port })
+}
+
+/// What a request to run a command in a pod is about.
+fn ordered(shared: &Shared, target: &Target, query: &Query) -> Result<exec::Wanted, Refusal> {
+    of_a_pod(shared, target)?;
+    let execute = shared.execute().ok_or_else(|| Refusal::bad("no command is run in this test"))?;
+    let words = query.all("command").map(str::to_owned).collect();
+    Ok(exec::Wanted { execute, namespace: target.namespace.clone(), pod: target.name.clone(), words })
+}
+
+/// The log of a pod.
+fn log(shared: &Shared, target: &Target) -> Result<Response<Body>, Refusal> {
+    of_a_pod(shared, target)?;
+    let file = shared.log().ok_or_else(|| Refusal::bad("no log is shown in this test"))?;
+    let text = std::fs::read(&file)
+        .map_err(|error| Refusal::new(500, "InternalError", format!("{}: {error}", file.display())))?;
+    Ok(Response::new(Body::from(text)))
+}
+
+/// Fails unless a request is about a pod that is there.
+fn of_a_pod(shared: &Shared, target: &Target) -> Result<(), Refusal> {
+    let is_there = shared.store().get(target.resource, &place(target)).is_some();
+    if is_there && target.resource == crate::PODS { Ok(()) } else { Err(Refusal::not_found(&target.name)) }
+}
+
+/// Deletes an object at once: there are no finalizers, and what it owned stays.
+fn deleted(shared: &Shared, target: &Target) -> Result<Response<Body>, Refusal> {
+    let object = shared.change(|store| store.remove(target.resource, &place(target), false));
+    Ok(respond(200, &object.ok_or_else(|| Refusal::not_found(&target.name))?))
 }
 
 fn place(target: &Target) -> Place {

@@ -10,15 +10,17 @@
 //! | `delete RESOURCE NAMESPACE NAME` | deletes an object |
 //! | `lose RESOURCE NAMESPACE NAME` | deletes an object without a word to whoever watches |
 //! | `get RESOURCE NAMESPACE NAME` | prints an object, or `null` |
-//! | `fail VERB STATUS TIMES` | refuses the next requests of a verb (get, list, watch, patch) |
+//! | `pods LOG` | from now on ports of every pod are this machine's, commands are run on it, and a file is shown as the log |
+//! | `fail VERB STATUS TIMES` | refuses the next requests of a verb (get, list, watch, patch, delete, portforward, exec, log) |
 //! | `stall VERB TIMES` | does not answer the next requests of a verb |
 //! | `behave` | takes both back |
 //! | `compact` | tells watches of old versions that they are gone |
 //! | `hang-up` | ends all watches |
 
-use std::io::{BufRead as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::io::{self, BufRead as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
@@ -68,6 +70,15 @@ fn obey(api: &KubeApi, line: &str) -> Result<Option<Value>> {
         ["lose", resource, namespace, name] => api.delete_silently(named(resource)?, in_it(namespace), name),
         ["get", resource, namespace, name] => {
             return Ok(Some(api.get(named(resource)?, in_it(namespace), name).unwrap_or_default()));
+        }
+        ["pods", log] => {
+            api.show_log(Path::new(log));
+            api.carry(|_, _, port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+            api.run_commands(|_, _, words| {
+                let (program, arguments) =
+                    words.split_first().ok_or_else(|| io::Error::other("no command"))?;
+                Command::new(program).args(arguments).stdin(Stdio::null()).output()
+            });
         }
         ["fail", verb, status, times] => api.fail(verb, Fault::Status(status.parse()?), times.parse()?)?,
         ["stall", verb, times] => api.fail(verb, Fault::Stall, times.parse()?)?,

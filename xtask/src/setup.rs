@@ -39,7 +39,11 @@ pub(crate) const NAMES: [Need; 1] =
     [Need { package: "bind9-dnsutils", present: || find_tool("dig").is_some() }];
 
 /// For what pages show with it.
-pub(crate) const FETCHING: [Need; 1] = [Need { package: "curl", present: || find_tool("curl").is_some() }];
+pub(crate) const SHOWN: [Need; 3] = [
+    Need { package: "curl", present: || find_tool("curl").is_some() },
+    Need { package: "jq", present: || find_tool("jq").is_some() },
+    Need { package: "bsdutils", present: || find_tool("script").is_some() },
+];
 
 /// For pages as people see them: a browser that needs no screen, and letters.
 const BROWSER: [Need; 2] = [

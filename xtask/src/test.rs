@@ -66,7 +66,7 @@ enum Suite {
     Chaos,
     /// The Helm chart for every platform, against the schemas of Kubernetes; the rules of Prometheus and the dashboards of Grafana.
     Deploy,
-    /// The documentation: links, names, the book, and every command in it that needs no cluster; as root.
+    /// The documentation: links, names, the book, and every command in it; as root.
     Docs,
     /// Capture on this machine's kernel and on others in virtual machines; as root.
     Kernels,

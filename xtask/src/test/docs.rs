@@ -1,7 +1,7 @@
 //! `test docs`: the documentation says what is so.
 //!
 //! Its links lead somewhere, what it names (metrics, log fields, flags, variables) is there and what is there it names, the book can be
-//! made of it, and every command in a block marked `console` does what it says there, on a node with a real agent and pods.
+//! made of it, and every command does what it says there, on a node with a real agent and pods, or is listed with whoever runs it.
 
 mod book;
 mod commands;
@@ -26,7 +26,7 @@ pub(super) struct Page {
 }
 
 pub(super) fn run() -> Result<()> {
-    println!("\n== docs: links, names, the book, and every command that needs no cluster");
+    println!("\n== docs: links, names, the book, and every command");
     let pages = pages()?;
     links::check(&pages)?;
     names::check(&pages, &Catalogue::read()?)?;
@@ -34,17 +34,23 @@ pub(super) fn run() -> Result<()> {
     book::build()?;
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
-    setup::ensure(&setup::FETCHING)?;
-    let binaries = Binaries::of(&Built::all()?)?;
+    setup::ensure(&setup::SHOWN)?;
+    let built = Built::all()?;
+    let binaries = Binaries::of(&built)?;
     binaries.announce();
-    commands::run(&pages, &binaries.agent)
+    commands::run(&pages, &built, &binaries)
 }
 
-/// All pages: those of the book, and those at the top.
+/// All pages: those of the book, those at the top, and those beside what they are about.
 fn pages() -> Result<Vec<Page>> {
     let root = shell::root();
     let mut found = Vec::new();
-    for (directory, deep) in [(root.clone(), false), (root.join("docs"), true)] {
+    for (directory, deep) in [
+        (root.clone(), false),
+        (root.join("docs"), true),
+        (root.join("deploy"), true),
+        (root.join("tests/kind"), true),
+    ] {
         collect(&directory, deep, "md", &mut found)?;
     }
     found.sort();

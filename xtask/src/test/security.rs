@@ -34,7 +34,8 @@ fn named(text: &str) -> Vec<(&str, &str)> {
     quoted.filter_map(|quoted| quoted.split_once("::")).filter(|(file, _)| file.ends_with(".rs")).collect()
 }
 
-fn missing(root: &Path, (file, function): (&str, &str)) -> Option<String> {
+/// Its name, if a file has no such test.
+pub(super) fn missing(root: &Path, (file, function): (&str, &str)) -> Option<String> {
     let source = fs::read_to_string(root.join(file)).unwrap_or_default();
     let declared = format!("fn {function}()");
     let before = source.split(&declared).next()?.lines().rev().map(str::trim);

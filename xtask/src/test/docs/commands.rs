@@ -1,137 +1,116 @@
-//! The commands of blocks marked `console`, run on a node with an agent and two pods of the mesh.
+//! The commands that pages show: each is run, or stands in the list of what is run elsewhere ([`elsewhere`]).
 //!
-//! A line that begins with `$` is a command, and must end with 0; each of the lines below it must be in what it prints, in that
-//! order. Whatever a page shows and cannot be run here stands in a block of another kind; what could be run and stands there is an
-//! error.
+//! A block marked `console` has commands behind `$`, which must end with 0, and below each lines that must be in what it prints, in
+//! that order; `^C` as the last one is the reader who ends what goes on by itself. Indented blocks have commands too, with names in
+//! capitals that a reader fills in; the stage ([`stage`]) fills them in as well. A command in the text between backticks counts, if it
+//! has words of its own. So what is no command stands in a block of another kind, and a line in an indented block that begins with no
+//! program is an error, and so is a program's in a block of another kind.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+mod elsewhere;
+mod shown;
+mod stage;
+mod tasks;
+mod words;
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::mesh_file::{Enroll, Workload};
-use harness::wait::eventually;
-use harness::{Agent, MeshFile, Node, Run, Wire, command};
 
-use super::Page;
+use self::elsewhere::Elsewhere;
+use self::shown::{Form, Shown};
+use self::stage::Stage;
+use super::{Page, fields, names};
+use crate::binaries::Binaries;
+use crate::built::Built;
 
-const BEGIN: &str = "```console";
-const END: &str = "```";
-/// How commands begin that run here, and what some have in them that cannot: other programs, files, names to be put in.
-const RUNNABLE: [&str; 4] = ["curl -s", "culvert status", "culvert verify", "culvert config"];
-const UNLESS: [&str; 4] = ["jq", " > ", "NAMESPACE", "NAME\""];
-const NAMESPACE: &str = "default";
-const LIMIT: Duration = Duration::from_secs(30);
-
-/// A command, and what it is to print.
-#[derive(Debug, PartialEq, Eq)]
-struct Shown<'a> {
-    command: &'a str,
-    printed: Vec<&'a str>,
+/// What became of the commands, for the last line.
+#[derive(Default)]
+struct Counts {
+    run: usize,
+    named: usize,
+    elsewhere: usize,
 }
 
 /// Runs them all, page by page.
-pub(super) fn run(pages: &[Page], agent: &Path) -> Result<()> {
-    harness::run::teardown_on_signals()?;
-    let run = Run::start()?;
-    let wire = Wire::new(&run)?;
-    let node = wire.add_node("node1")?;
-    let (sleep, page) =
-        (node.add_plain_pod("sleep", NAMESPACE)?, node.add_plain_pod("productpage", NAMESPACE)?);
-    let mut mesh = MeshFile::with_ca(&run.dir().join("ca"));
-    mesh.workloads = [&sleep, &page].map(Workload::of_pod).to_vec();
-    mesh.enroll = [&sleep, &page].map(Enroll::running).to_vec();
-    std::fs::create_dir_all(node.agent_dir())?;
-    let file = node.agent_dir().join("mesh.yaml");
-    mesh.write_for(&node, &file)?;
-    let serving = Agent::start(&node, &file)?;
-    eventually("both pods to be enrolled", LIMIT, || {
-        (serving.log_lines(&["pod enrolled"]).len() >= 2).then_some(())
-    })?;
-    let mut count = 0;
-    for page in pages {
-        for shown in commands(&page.text)? {
-            check(&shown, &node, agent)
-                .with_context(|| format!("{}: {}", page.path.display(), shown.command))?;
-            count += 1;
+pub(super) fn run(pages: &[Page], built: &Built, binaries: &Binaries) -> Result<()> {
+    let shown = |page: &Page| shown::commands(&page.text).with_context(|| page.path.display().to_string());
+    let all: Vec<Vec<Shown>> = pages.iter().map(shown).collect::<Result<_>>()?;
+    let mut elsewhere = Elsewhere::read()?;
+    let run: BTreeSet<String> = all
+        .iter()
+        .flatten()
+        .filter(|one| one.form != Form::Text)
+        .flat_map(|one| words::asked(&one.command))
+        .collect();
+    let stage = Stage::set(built, binaries)?;
+    check_all_are_shown(&stage.subcommands()?, &run, &mut elsewhere)?;
+    let logs = names::sources(&fields::SOURCES)?.to_lowercase();
+    let mut counts = Counts::default();
+    for (page, commands) in pages.iter().zip(&all) {
+        stage.begin_page()?;
+        for one in commands {
+            check(&stage, one, &run, (&mut elsewhere, &mut counts), &logs)
+                .with_context(|| format!("{}:{}: {}", page.path.display(), one.line, one.command))?;
         }
     }
-    ensure!(count > 10, "the pages have only {count} commands that can be run");
-    println!("  {count} commands did what their pages say");
+    elsewhere.check_all_are_met()?;
+    let Counts { run, named, elsewhere } = counts;
+    println!(
+        "  {run} commands did what their pages say, {named} in the text are run in a block, {elsewhere} elsewhere"
+    );
     Ok(())
 }
 
-/// Runs one as a reader would, with the node's agent as the only one there is.
-fn check(shown: &Shown<'_>, node: &Node, agent: &Path) -> Result<()> {
-    println!("  $ {}", shown.command);
-    let programs = agent.parent().context("an agent without a directory")?.to_owned();
-    let others = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(programs).chain(std::env::split_paths(&others)))?;
-    let mut shell: Command = command::in_netns(node.netns(), Path::new("bash"));
-    shell.args(["-o", "pipefail", "-c", shown.command]).current_dir(node.agent_dir());
-    shell.env("PATH", path).env("CULVERT_RUN_DIR", node.agent_dir()).env("CULVERT_BPFFS", node.bpffs());
-    let ended = command::finish(&mut shell, b"")?;
-    if !ended.status.success() {
-        // grep ends with 1 if a counter has not counted yet, which is what a page asks.
-        let may_be_nothing =
-            shown.printed.is_empty() && shown.command.contains("| grep") && ended.status.code() == Some(1);
+fn check(
+    stage: &Stage,
+    one: &Shown,
+    run: &BTreeSet<String>,
+    (elsewhere, counts): (&mut Elsewhere, &mut Counts),
+    logs: &str,
+) -> Result<()> {
+    if one.command.starts_with(tasks::BEGIN) {
+        tasks::check(&one.command)?;
+    }
+    if elsewhere.has(&one.command) {
+        counts.elsewhere += 1;
+        return stage.parses(&one.command);
+    }
+    ensure!(!one.command.starts_with("cargo "), "nothing runs it: name who does in {}", elsewhere::FILE);
+    if one.form == Form::Text && one.command.starts_with("culvert ") {
+        counts.named += 1;
+        return named(stage, &one.command, run);
+    }
+    if let Some(sought) = words::sought_in_log(&one.command) {
+        // A log that has no such line yet is no error; words that stand in none are one.
+        let sought = sought.to_lowercase();
+        ensure!(logs.contains(&sought), "nothing that is logged has {sought:?} in it");
+    }
+    counts.run += 1;
+    stage.run(one)
+}
+
+/// A command of ours that the text names, without what would make it whole: it is run in a block, and has the flags that are named.
+fn named(stage: &Stage, command: &str, run: &BTreeSet<String>) -> Result<()> {
+    for asked in words::asked(command) {
+        if !run.contains(&asked) {
+            bail!(
+                "no block runs `culvert {asked}`: show it in one, or say in {} who runs it",
+                elsewhere::FILE
+            );
+        }
+    }
+    stage.parses(command)
+}
+
+/// What the command line offers and no page shows would be run by nobody here.
+fn check_all_are_shown(offered: &[String], run: &BTreeSet<String>, elsewhere: &mut Elsewhere) -> Result<()> {
+    for offer in offered {
+        let is_elsewhere = elsewhere.has(&format!("culvert {offer}"));
         ensure!(
-            may_be_nothing && ended.stderr.is_empty(),
-            "{}\n{}{}",
-            ended.status,
-            ended.stdout,
-            ended.stderr
+            is_elsewhere || run.contains(offer),
+            "no page has a block that runs `culvert {offer}`, nor does {} say who runs it",
+            elsewhere::FILE
         );
     }
-    let mut lines = ended.stdout.lines();
-    for expected in &shown.printed {
-        if !lines.any(|line| line.trim().contains(expected.trim())) {
-            bail!("it does not print {expected:?} here, but\n{}", ended.stdout);
-        }
-    }
     Ok(())
-}
-
-/// The commands of a page.
-fn commands(text: &str) -> Result<Vec<Shown<'_>>> {
-    let mut commands: Vec<Shown<'_>> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        if line == BEGIN {
-            inside = true;
-        } else if line == END {
-            inside = false;
-        } else if !inside {
-            let shown = line.strip_prefix("    ").unwrap_or_default();
-            let is_runnable = RUNNABLE.iter().any(|begin| shown.starts_with(begin));
-            ensure!(
-                !is_runnable || UNLESS.iter().any(|part| shown.contains(part)),
-                "{shown:?} can be run: put it into a block marked console"
-            );
-        } else if let Some(command) = line.strip_prefix("$ ") {
-            commands.push(Shown { command, printed: Vec::new() });
-        } else {
-            let last = commands.last_mut().with_context(|| format!("{line:?} is printed by no command"))?;
-            last.printed.push(line);
-        }
-    }
-    ensure!(!inside, "a block does not end");
-    Ok(commands)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_told_from_what_they_print_and_from_other_blocks() {
-        let text = "```console\n$ a | b\nc\nd\n$ e\n```\n```\n$ f\n```\n    $ g\n";
-        let expected =
-            [Shown { command: "a | b", printed: vec!["c", "d"] }, Shown { command: "e", printed: vec![] }];
-        assert_eq!(commands(text).unwrap(), expected);
-        assert!(commands("```console\nc\n```\n").is_err());
-        assert!(commands("    culvert verify\n").is_err(), "it can be run");
-        assert_eq!(commands("    culvert verify NAMESPACE/POD\n").unwrap(), []);
-        assert!(commands("```console\n$ c\n").is_err());
-    }
 }

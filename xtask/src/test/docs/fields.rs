@@ -12,7 +12,7 @@ use crate::shell;
 
 const DOCUMENT: &str = "docs/logs.md";
 /// What logs.
-const SOURCES: [&str; 5] =
+pub(super) const SOURCES: [&str; 5] =
     ["tunnel/src", "control/src", "node-agent/src", "redirect-ebpf/loader/src", "linux/src"];
 const MACROS: [&str; 7] = ["trace!", "debug!", "info!", "warn!", "error!", "level!", ACCESS];
 /// The access log's own.

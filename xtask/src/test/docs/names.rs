@@ -21,8 +21,8 @@ const ENDS: [&str; 5] = ["", "_total", "_seconds", "_seconds_total", "_bytes_tot
 /// Names of rooms and of other software's metrics, which look like metrics of ours.
 const NO_METRICS: [&str; 5] =
     ["culvert_", "istio_ca", "istio_tcp_", "istio_requests_total", "workload_manager_"];
-/// Flags of kubectl, Helm, istioctl, cargo and the kernel's tools that pages name.
-const OF_OTHERS: [&str; 24] = [
+/// Flags of kubectl, Helm, istioctl, cargo, the kernel's tools and scripts that pages name.
+const OF_OTHERS: [&str; 25] = [
     "all",
     "all-namespaces",
     "as",
@@ -36,6 +36,7 @@ const OF_OTHERS: [&str; 24] = [
     "install",
     "keep-going",
     "namespace",
+    "no-cluster",
     "no-install-recommends",
     "overwrite",
     "pid",
@@ -132,7 +133,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The text of all sources in directories.
-fn sources(directories: &[&str]) -> Result<String> {
+pub(super) fn sources(directories: &[&str]) -> Result<String> {
     let mut files: Vec<PathBuf> = Vec::new();
     for directory in directories {
         collect(&shell::root().join(directory), true, "rs", &mut files)?;

@@ -1,0 +1,274 @@
+//! What pages show and cannot be run on the stage: why, and who runs it.
+//!
+//! This is the only place for such. Whoever runs it is named and must be there; what no page shows any more must go.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell;
+use crate::test::security;
+
+/// This file, for errors.
+pub(super) const FILE: &str = "xtask/src/test/docs/commands/elsewhere.rs";
+
+/// Who runs it.
+enum Who {
+    /// A test: its file and its name.
+    Test(&'static str, &'static str),
+    /// A file has this line or these words in it, which run it.
+    Line(&'static str, &'static str),
+    /// Nobody yet, and a page says so in these words.
+    Nobody(&'static str, &'static str),
+}
+
+use Who::{Line, Nobody, Test};
+
+struct Entry {
+    /// How the command begins, in whole words.
+    begins: &'static str,
+    why: &'static str,
+    who: Who,
+}
+
+const CI: &str = ".ci/run";
+const KIND: &str = "tests/kind/run";
+const CHECKS: &str = ".github/workflows/checks.yaml";
+const CONTRIBUTING: &str = "CONTRIBUTING.md";
+const BY_HAND: &str = "are run by hand";
+
+/// Of two that fit the longer one counts.
+const ELSEWHERE: [Entry; 28] = [
+    // Of ours.
+    Entry {
+        begins: "culvert detach",
+        why: "no agent may be running",
+        who: Test("tests/netns/tests/lifecycle.rs", "stopping_is_not_releasing_and_detaching_is"),
+    },
+    Entry {
+        begins: "culvert run --take-over",
+        why: "it ends the stage's agent",
+        who: Test(
+            "tests/netns/tests/handover.rs",
+            "x4_no_attempt_is_refused_while_one_agent_takes_over_from_another",
+        ),
+    },
+    Entry {
+        begins: "culvert --node",
+        why: "it is no whole command",
+        who: Test("tests/netns/tests/kubeconfig.rs", "the_agent_of_any_node_answers_through_the_api_server"),
+    },
+    Entry {
+        begins: "culvert help",
+        why: "it is the command line's own",
+        who: Line("xtask/src/test/docs/commands/stage.rs", "--help"),
+    },
+    // cargo: every line is parsed besides.
+    Entry { begins: "cargo xtask test", why: "this is it", who: Line(CI, "\ncargo xtask test\n") },
+    Entry {
+        begins: "cargo xtask demo",
+        why: "it takes minutes",
+        who: Line(CI, "\ncargo xtask demo --check\n"),
+    },
+    Entry {
+        begins: "cargo xtask demo --scenario",
+        why: "it takes minutes",
+        who: Line(CI, "\ncargo xtask demo --scenario all --check\n"),
+    },
+    Entry {
+        begins: "cargo xtask build-ebpf",
+        why: "every suite does so first",
+        who: Line("xtask/src/built.rs", "build_ebpf::ensure()?"),
+    },
+    Entry {
+        begins: "cargo xtask image",
+        why: "it takes minutes",
+        who: Line("xtask/src/test/cri.rs", "image::of(&binaries)?"),
+    },
+    Entry {
+        begins: "cargo xtask fuzz",
+        why: "it takes hours",
+        who: Line(CHECKS, "cargo xtask fuzz --minutes 10"),
+    },
+    Entry {
+        begins: "cargo xtask bench data",
+        why: "it wants a machine of its own",
+        who: Line(CI, "\ncargo xtask bench data --short --check"),
+    },
+    Entry {
+        begins: "cargo xtask bench",
+        why: "it wants a machine of its own",
+        who: Nobody(CONTRIBUTING, BY_HAND),
+    },
+    Entry {
+        begins: "cargo xtask screenshots",
+        why: "it replaces pictures that are kept",
+        who: Nobody(CONTRIBUTING, BY_HAND),
+    },
+    Entry {
+        begins: "cargo build",
+        why: "every suite builds first",
+        who: Line("xtask/src/built.rs", "\"--workspace\""),
+    },
+    Entry {
+        begins: "cargo test -p culvert-tunnel --features schedules",
+        why: "it is a build of its own",
+        who: Line(CHECKS, "cargo test -p culvert-tunnel --features schedules --lib schedules::"),
+    },
+    Entry { begins: "cargo deny", why: "it asks for advisories", who: Line(CHECKS, "cargo-deny-action") },
+    // What needs more than one machine has.
+    Entry {
+        begins: "tests/kind/run",
+        why: "it needs a container engine",
+        who: Nobody("README.md", "have not been run"),
+    },
+    Entry {
+        begins: "docker build -f deploy/Dockerfile",
+        why: "it needs a container engine",
+        who: Nobody("README.md", "the Dockerfile are written and have not been run"),
+    },
+    Entry {
+        begins: "istioctl install",
+        why: "it needs a cluster",
+        who: Line(
+            KIND,
+            "istioctl install -y --set profile=ambient --set components.cni.enabled=false --set components.ztunnel.enabled=false",
+        ),
+    },
+    Entry {
+        begins: "istioctl ztunnel-config",
+        why: "there is no istioctl here; its tables, as recorded, are made of our dump",
+        who: Test("node-agent/src/admin/tests/columns.rs", "workloads"),
+    },
+    Entry {
+        begins: "istioctl proxy-status",
+        why: "it asks an istiod",
+        who: Nobody("README.md", "Nobody has run it in a real cluster"),
+    },
+    Entry {
+        begins: "helm uninstall",
+        why: "it needs a cluster with the release; its flags are Helm's own to check",
+        who: Test(
+            "tests/netns/tests/removal.rs",
+            "the_end_for_good_leaves_nothing_on_the_node_and_any_other_end_everything",
+        ),
+    },
+    Entry {
+        begins: "kubectl port-forward",
+        why: "it goes on until it is stopped",
+        who: Test("tests/netns/tests/kubeconfig.rs", "the_agent_of_any_node_answers_through_the_api_server"),
+    },
+    Entry {
+        begins: "kubectl -n istio-system port-forward",
+        why: "it goes on until it is stopped",
+        who: Test("tests/netns/tests/kubeconfig.rs", "the_agent_of_any_node_answers_through_the_api_server"),
+    },
+    Entry {
+        begins: "kubectl auth can-i",
+        why: "the stage's API knows no rights",
+        who: Nobody("README.md", "Nobody has run it in a real cluster"),
+    },
+    Entry {
+        begins: "go tool pprof",
+        why: "it needs Go and a browser",
+        who: Test(
+            "node-agent/src/admin/tests/endpoints.rs",
+            "a_processor_profile_is_made_and_a_second_one_has_to_wait",
+        ),
+    },
+    Entry {
+        begins: "culvert run --same-node-transport direct",
+        why: "the stage's agent has its mode from its start",
+        who: Test(
+            "tests/netns/tests/same_node.rs",
+            "two_pods_of_one_node_are_connected_directly_and_told_so",
+        ),
+    },
+    Entry {
+        begins: "culvert run --egress-guard",
+        why: "the stage's agent has it from its start",
+        who: Test("tests/netns/tests/guard.rs", "e12_what_is_written_by_hand_is_dropped_by_the_guard"),
+    },
+];
+
+/// The list, and what of it was met.
+pub(super) struct Elsewhere {
+    met: Vec<bool>,
+}
+
+impl Elsewhere {
+    /// Fails if somebody who is named is not there.
+    pub(super) fn read() -> Result<Self> {
+        for entry in &ELSEWHERE {
+            is_there(&shell::root(), &entry.who).with_context(|| format!("{FILE}: `{}`", entry.begins))?;
+        }
+        Ok(Self { met: vec![false; ELSEWHERE.len()] })
+    }
+
+    /// Whether somebody else runs it.
+    pub(super) fn has(&mut self, command: &str) -> bool {
+        let fits = ELSEWHERE.iter().zip(&mut self.met).filter(|(entry, _)| fits(entry.begins, command));
+        let longest = fits.max_by_key(|(entry, _)| entry.begins.len());
+        longest.map(|(_, met)| *met = true).is_some()
+    }
+
+    /// An entry that nothing needs says what is not so.
+    pub(super) fn check_all_are_met(&self) -> Result<()> {
+        let idle = ELSEWHERE.iter().zip(&self.met).filter(|(_, met)| !**met);
+        let idle: Vec<&str> = idle.map(|(entry, _)| entry.begins).collect();
+        ensure!(idle.is_empty(), "no page shows what {FILE} lists: {}", idle.join(", "));
+        println!("  what is run elsewhere:");
+        for Entry { begins, why, who } in &ELSEWHERE {
+            println!("    {begins}: {why}; {}", told(who));
+        }
+        Ok(())
+    }
+}
+
+fn fits(begins: &str, command: &str) -> bool {
+    let rest = command.strip_prefix(begins);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', ':']))
+}
+
+fn told(who: &Who) -> String {
+    match who {
+        Test(file, name) => format!("{file}::{name}"),
+        Line(file, _) => (*file).to_owned(),
+        Nobody(file, _) => format!("run by nobody, as {file} says"),
+    }
+}
+
+fn is_there(root: &Path, who: &Who) -> Result<()> {
+    match *who {
+        Test(file, name) => match security::missing(root, (file, name)) {
+            None => Ok(()),
+            Some(missing) => bail!("there is no test {missing}"),
+        },
+        Line(file, text) | Nobody(file, text) => {
+            let all = std::fs::read_to_string(root.join(file)).with_context(|| file.to_owned())?;
+            ensure!(all.contains(text), "{file} does not have {text:?}");
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_listed_by_whole_words() {
+        assert!(fits("cargo deny", "cargo deny check") && fits("cargo deny", "cargo deny"));
+        assert!(!fits("cargo deny", "cargo denying") && !fits("cargo deny", "cargo"));
+    }
+
+    #[test]
+    fn everybody_who_is_named_is_there_and_what_is_idle_is_told() {
+        let mut list = Elsewhere::read().unwrap();
+        assert!(list.has("cargo xtask test netns") && !list.has("culvert status"));
+        assert!(list.check_all_are_met().is_err(), "nothing else was met");
+        let root = shell::root();
+        assert!(is_there(&root, &Test(FILE, "nowhere")).is_err());
+        assert!(is_there(&root, &Nobody("README.md", "nobody has ever said this")).is_err());
+    }
+}

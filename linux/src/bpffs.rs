@@ -25,6 +25,17 @@ pub enum BpffsError {
         /// Cause.
         source: io::Error,
     },
+    /// Nothing can be written to it.
+    #[error(
+        "{operation} {path}: the BPF file system is read-only, so nothing that outlives the agent can be kept in it; run as root: \
+         mount -o remount,rw /sys/fs/bpf"
+    )]
+    ReadOnly {
+        /// What was tried.
+        operation: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
     /// A file or directory in it cannot be made or removed.
     #[error("{operation} {path}: {source}")]
     Path {
@@ -77,7 +88,10 @@ pub fn entries(directory: &Path) -> Result<Vec<String>, BpffsError> {
 }
 
 fn path_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BpffsError {
-    move |source| BpffsError::Path { operation, path: path.to_owned(), source }
+    move |source| match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => BpffsError::ReadOnly { operation, path: path.to_owned() },
+        _ => BpffsError::Path { operation, path: path.to_owned(), source },
+    }
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -16,7 +16,7 @@ const WHILE: Duration = Duration::from_secs(5);
 /// The longest wait until something is tried again, and some.
 const RETRIED: Duration = Duration::from_secs(90);
 /// What the agent says of it.
-const TOLD: [&str; 1] = ["Read-only file system"];
+const TOLD: [&str; 2] = ["the BPF file system is read-only", "mount -o remount,rw"];
 
 /// A directory that is mounted over itself, so that nothing but it is read-only. The run's teardown unmounts it at the latest.
 struct ReadOnly(PathBuf);

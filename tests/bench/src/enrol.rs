@@ -7,6 +7,7 @@
 
 mod burst;
 mod call;
+mod crash;
 mod footprint;
 mod kubernetes;
 mod outage;
@@ -58,6 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     report_burst(&Burst::measure(&node)?, &mut figures);
     drop(agent);
     report_outage(&Outage::measure()?, &mut figures);
+    crash::measure(if args.short { 3 } else { 15 }, &mut figures)?;
     kubernetes::measure(count, &mut figures)?;
     let missed = figures.missed();
     ensure!(!args.check || missed.is_empty(), "targets that are missed:\n  {}", missed.join("\n  "));

@@ -16,7 +16,7 @@ impl Clock {
     /// What it says now.
     #[cfg(not(test))]
     pub(crate) fn now(&self) -> SystemTime {
-        SystemTime::now()
+        linux::wall_clock::now()
     }
 
     /// What it says now.

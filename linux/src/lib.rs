@@ -30,3 +30,4 @@ pub mod sysctl;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod usage;
+pub mod wall_clock;

@@ -33,6 +33,8 @@ mod run;
 mod settling;
 mod tls;
 mod unix_server;
+#[cfg(debug_assertions)]
+mod wall_clock;
 mod zds;
 
 use std::process::ExitCode;

@@ -43,6 +43,8 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     linux::signals::accept_termination()?;
     let logging = logging::start(config.process.log_format, &config.process.log)?;
+    #[cfg(debug_assertions)]
+    crate::wall_clock::follow(&config.process.place.run_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")

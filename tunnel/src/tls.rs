@@ -9,6 +9,7 @@
 mod certificate;
 mod ciphers;
 mod client;
+mod clock;
 mod configs;
 mod error;
 mod last_words;

@@ -221,7 +221,7 @@ impl Manager {
 
     /// How many certificates are due to be renewed and are not yet.
     pub fn overdue(&self) -> usize {
-        let now = SystemTime::now();
+        let now = self.shared.clock.now();
         self.entries.view().iter().filter(|(_, _, due)| due.is_some_and(|due| due < now)).count()
     }
 

@@ -30,6 +30,8 @@ pub enum Fault {
     NamespaceGone,
     /// Nothing more can be written where a node's agent has its log and its files.
     DiskFull(NodeNumber),
+    /// The wall clock of a node's agent is set by so many seconds, forward or back, while all other clocks stay.
+    ClockSet(NodeNumber, i16),
 }
 
 /// What two faults must not have at once, for one would heal the other.
@@ -51,6 +53,8 @@ pub enum Place {
     Pod,
     /// The place for files.
     Disk(NodeNumber),
+    /// The wall clock.
+    Clock(NodeNumber),
 }
 
 impl Fault {
@@ -65,6 +69,7 @@ impl Fault {
             Self::SmallPackets(node, _) => Place::Length(node),
             Self::NamespaceGone => Place::Pod,
             Self::DiskFull(node) => Place::Disk(node),
+            Self::ClockSet(node, _) => Place::Clock(node),
         }
     }
 }
@@ -83,6 +88,7 @@ impl fmt::Display for Fault {
             Self::SmallPackets(node, mtu) => write!(f, "MTU of node {} is {mtu}", node + 1),
             Self::NamespaceGone => f.write_str("namespace of a pod deleted"),
             Self::DiskFull(node) => write!(f, "disk of node {} full", node + 1),
+            Self::ClockSet(node, seconds) => write!(f, "clock of node {} set by {seconds:+} s", node + 1),
         }
     }
 }

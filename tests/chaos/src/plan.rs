@@ -13,8 +13,10 @@ const NODES: u64 = 2;
 const PAUSE: (u64, u64) = (2_000, 6_000);
 /// How long one lasts, in milliseconds.
 const LENGTH: (u64, u64) = (1_000, 8_000);
+/// How far a clock is set, in seconds: certificates live for much less.
+const HOUR: i16 = 3600;
 /// Kinds of faults.
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 
 /// One fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +74,8 @@ fn of_kind(kind: usize, chance: &mut Chance) -> Fault {
         7 => Fault::Reordered(node, rate(50, 300)),
         8 => Fault::SmallPackets(node, rate(1280, 1450)),
         9 => Fault::NamespaceGone,
-        _ => Fault::DiskFull(node),
+        10 => Fault::DiskFull(node),
+        _ => Fault::ClockSet(node, if chance.between(0, 2) == 1 { HOUR } else { -HOUR }),
     }
 }
 

@@ -53,6 +53,7 @@ pub fn rage(seed: u64, length: Duration, logs: Option<&Path>) -> Result<()> {
 fn weather(world: &mut World, turns: &[Turn]) -> Result<()> {
     let watch = Watch::start(world.wire.netns())?;
     until_it_sees(world, &watch)?;
+    clocks_obey(world)?;
     let (ways, denied) = (ways(world), denied(world));
     // What there is at first grows with the first load.
     let load = Load::start(&ways, &denied, SIZE)?;
@@ -101,6 +102,16 @@ pub fn until_it_sees(world: &World, watch: &Watch) -> Result<()> {
         socket.send_to(CONTROL.as_bytes(), (world.right.ipv4(), HTTP)).ok()?;
         (watch.controls() > 0).then_some(())
     })
+}
+
+/// Waits until both agents have said that their clocks were set: a build that cannot do that would make a fault of nothing.
+fn clocks_obey(world: &mut World) -> Result<()> {
+    for (number, ahead) in [(0, 1), (1, 1), (0, 0), (1, 0)] {
+        world.set_clock(number, ahead)?;
+        let told = format!("seconds={ahead}");
+        world.place(number)?.agent.wait_for_log(&["the wall clock of this process is set", &told], LIMIT)?;
+    }
+    Ok(())
 }
 
 /// Waits until so many more connections were served.
@@ -197,6 +208,7 @@ fn inflict(world: &mut World, fault: Fault, kept: &mut Doomed) -> Result<()> {
             Ok(())
         }
         Fault::DiskFull(node) => fill(&world.place(node)?.node),
+        Fault::ClockSet(node, ahead) => world.set_clock(node, ahead),
     }
 }
 
@@ -213,6 +225,7 @@ fn heal(world: &mut World, fault: Fault) -> Result<()> {
         Fault::SmallPackets(node, _) => world.set_mtu(node, USUAL_MTU),
         Fault::NamespaceGone => world.add_doomed(),
         Fault::DiskFull(node) => empty(&world.place(node)?.node),
+        Fault::ClockSet(node, _) => world.set_clock(node, 0),
     }
 }
 

@@ -9,7 +9,8 @@
 //! | `plain` | 1 | no | no: it has no identity |
 //! | `doomed-N` | 1 | yes | yes; its namespace is deleted, and N counts them |
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,8 +38,11 @@ const WEB: [&str; 2] = ["10.96.0.10", "2001:db8:96::10"];
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Room for an agent's log and files.
 const DISK: &str = "size=96m";
-/// So that what a fault has left open is over soon.
-const LIMITS: [&str; 6] = [
+/// By how many seconds an agent's clock is ahead. Its file always has the same length, so that it can be written where no room is left.
+const CLOCK: &str = "clock-ahead";
+/// So that what a fault has left open is over soon, and that an hour means something to a certificate.
+const LIMITS: [&str; 7] = [
+    "--secret-ttl=10m",
     "--idle-timeout=20s",
     "--half-close-timeout=10s",
     "--stalled-timeout=10s",
@@ -123,6 +127,7 @@ impl World {
             enrolled.write_for(node, &mesh_path(&run, node))?;
             if disks {
                 mount_disk(node)?;
+                write_clock(node, 0)?;
             }
             let arguments = arguments(node, [&plane, &authority], &token.display().to_string());
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(LIMITS).collect();
@@ -239,6 +244,11 @@ impl World {
         command::ip(&format!("-n {node} link set wire0 mtu {mtu}")).map(drop)
     }
 
+    /// Sets the clock of a node's agent, by seconds ahead of the machine's.
+    pub fn set_clock(&mut self, number: NodeNumber, ahead: i16) -> Result<()> {
+        write_clock(&self.place(number)?.node, ahead)
+    }
+
     /// Takes the carrier from a node's link, or gives it back.
     pub fn set_link(&mut self, number: NodeNumber, up: bool) -> Result<()> {
         let wire = name_of(self.wire.netns());
@@ -271,6 +281,12 @@ fn mount_disk(node: &Node) -> Result<()> {
     let mut mount = Command::new("mount");
     mount.args(["-t", "tmpfs", "-o", DISK, "chaos"]).arg(&directory);
     command::run(&mut mount).map(drop)
+}
+
+fn write_clock(node: &Node, ahead: i16) -> Result<()> {
+    let path = node.agent_dir().join(CLOCK);
+    let mut file = File::options().create(true).truncate(false).write(true).open(&path)?;
+    file.write_all(format!("{ahead:+07}\n").as_bytes()).with_context(|| path.display().to_string())
 }
 
 fn mesh_path(run: &Run, node: &Node) -> PathBuf {

@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::clock::WallClock;
 use super::revocation::{Session, Shown, Side};
-use super::{ALPN_H2, HandshakeError, Rules, spiffe};
+use super::{ALPN_H2, HandshakeError, Rules, clock, spiffe};
 
 /// Servers of which a client remembers sessions; eight each.
 const REMEMBERED: usize = 16;
@@ -40,7 +41,7 @@ impl Client {
     ) -> Result<Self, Error> {
         let judge = Arc::new(AcceptedServer { roots, accepted, rules: Arc::clone(rules) });
         let verifier: Arc<dyn ServerCertVerifier> = Arc::<AcceptedServer>::clone(&judge);
-        let mut config = ClientConfig::builder_with_provider(rules.crypto())
+        let mut config = ClientConfig::builder_with_details(rules.crypto(), Arc::new(WallClock))
             .with_protocol_versions(rules.versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
@@ -62,7 +63,7 @@ impl Client {
         io: T,
     ) -> Result<TlsStream<T>, HandshakeError> {
         let stream = TlsConnector::from(Arc::clone(&self.config)).connect(name.clone(), io).await?;
-        self.judge(stream.get_ref().1, &name, UnixTime::now())?;
+        self.judge(stream.get_ref().1, &name, clock::now())?;
         Ok(stream)
     }
 
@@ -74,7 +75,7 @@ impl Client {
         outer: Option<Arc<Session>>,
     ) -> Option<Arc<Session>> {
         let (leaf, others) = session.peer_certificates().and_then(<[_]>::split_first)?;
-        let shown = self.judge.shown(leaf, others, UnixTime::now());
+        let shown = self.judge.shown(leaf, others, clock::now());
         self.judge.rules.revocations.enter(&shown, &self.judge.roots, outer)
     }
 

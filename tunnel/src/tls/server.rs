@@ -15,8 +15,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::TlsAcceptor;
 
+use super::clock::WallClock;
 use super::revocation::{Session, Shown, Side};
-use super::{ALPN_H2, HandshakeError, Rules, spiffe};
+use super::{ALPN_H2, HandshakeError, Rules, clock, spiffe};
 
 /// Accepts as one identity, demanding clients of its trust domain.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ impl Server {
         let (crypto, versions) = (rules.crypto(), rules.versions);
         let judge = Arc::new(MeshMember { chain, roots, trust_domain: trust_domain.into(), rules });
         let verifier: Arc<dyn ClientCertVerifier> = Arc::<MeshMember>::clone(&judge);
-        let mut config = ServerConfig::builder_with_provider(crypto)
+        let mut config = ServerConfig::builder_with_details(crypto, Arc::new(WallClock))
             .with_protocol_versions(versions)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
@@ -67,7 +68,7 @@ impl Server {
     /// Keeps account of a session for as long as what is returned lives, in case the client's certificate is revoked.
     pub(crate) fn session(&self, session: &ServerConnection) -> Option<Arc<Session>> {
         let (leaf, others) = session.peer_certificates().and_then(<[_]>::split_first)?;
-        let shown = self.judge.shown(leaf, others, UnixTime::now());
+        let shown = self.judge.shown(leaf, others, clock::now());
         self.judge.rules.revocations.enter(&shown, &self.judge.roots, None)
     }
 
@@ -77,7 +78,7 @@ impl Server {
     /// When it is nobody we accept. A session that was resumed is judged by the certificate the client has shown at first,
     /// as of now.
     pub(crate) fn client_of(&self, session: &ServerConnection) -> Result<Identity, HandshakeError> {
-        self.client_at(session, UnixTime::now())
+        self.client_at(session, clock::now())
     }
 
     /// The same, had the handshake been done `now`.

@@ -6,6 +6,8 @@
 mod entrances;
 mod exchange;
 pub mod interfaces;
+#[cfg(feature = "veth")]
+pub mod netem;
 mod state;
 pub mod tc;
 #[cfg(feature = "veth")]

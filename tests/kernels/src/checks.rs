@@ -3,6 +3,7 @@
 mod guard;
 mod life;
 mod steer;
+mod weather;
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -66,7 +67,8 @@ fn all(progress: &mut Progress, world: &World) -> Result<()> {
     progress.refusal("without privileges the agent says so", failure::without_privilege)?;
     progress.refusal("a pod without an address is told", || failure::without_address(&world.bare))?;
     guard::needs(progress)?;
-    life::run(progress, world)
+    life::run(progress, world)?;
+    weather::run(progress, world.families)
 }
 
 /// A connection that must come about.

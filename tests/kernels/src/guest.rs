@@ -10,6 +10,8 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::sys::termios::tcdrain;
 
+/// The agent's program.
+pub(crate) const AGENT: &str = "/culvert";
 /// Modules that the kernel needs for the checks, loaded in the order of their names.
 const MODULES: &str = "/modules";
 /// Modules without which a part of capture is to say that it needs them.
@@ -17,6 +19,11 @@ const OPTIONAL: &str = "/optional";
 /// File systems of a machine that has booted: kind and mount point.
 const FILE_SYSTEMS: [(&str, &str); 4] =
     [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("cgroup2", "/sys/fs/cgroup")];
+
+/// Whether this is a virtual machine of which this program is the first.
+pub(crate) fn is_one() -> bool {
+    std::process::id() == 1
+}
 
 /// Makes the machine usable, runs `checks`, and switches it off.
 pub(crate) fn run(checks: impl FnOnce() -> Result<()>) -> Result<Infallible> {

@@ -40,7 +40,8 @@ pub(crate) const IPV6: Family = Family { name: "IPv6", index: 1 };
 const FAMILIES: [Family; 2] = [Family { name: "IPv4", index: 0 }, IPV6];
 
 impl Family {
-    fn of(self, both: [IpAddr; 2], port: u16) -> SocketAddr {
+    /// One of both addresses, with a port.
+    pub(crate) fn of(self, both: [IpAddr; 2], port: u16) -> SocketAddr {
         let [v4, v6] = both;
         SocketAddr::new(if self.index == 0 { v4 } else { v6 }, port)
     }

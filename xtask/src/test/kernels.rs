@@ -1,12 +1,13 @@
 //! `test kernels`: capture on this machine's kernel, and on others in virtual machines with an emulated processor.
 //!
-//! One static program, `tests/kernels`, does all the checking. A guest is that program, a kernel and a module: it has no
+//! One static program, `tests/kernels`, does all the checking. A guest is that program, the agent, a kernel and some modules: it has no
 //! disk, no network, no shell. A kernel that cannot be had fails the suite; none is left out.
 
 mod guest;
 mod images;
 mod initrd;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +15,9 @@ use anyhow::{Result, bail};
 use harness::run::find_tool;
 
 use self::images::Image;
+use crate::built::Built;
 use crate::setup::{self, Need};
-use crate::{binaries, build_ebpf};
+use crate::shell;
 
 /// A virtual machine to boot.
 struct Guest {
@@ -61,10 +63,10 @@ pub(super) fn run() -> Result<()> {
     }
     setup::ensure(&NEEDS)?;
     let images = GUESTS.iter().map(|guest| Image::get(guest.series)).collect::<Result<Vec<_>>>()?;
-    build_ebpf::ensure()?;
     // Static, as all that is built here: a guest has no C library.
-    let program =
-        binaries::build("dev", &["--quiet", "-p", "culvert-kernel-tests"], |_| Ok(()))?.join("kernel-checks");
+    let built = Built::all()?;
+    let program = built.program("kernel-checks")?;
+    let agent = without_symbols(&built.program("culvert")?)?;
 
     let mut outcomes = vec![measured(own_kernel()?, || {
         let mut command = Command::new(&program);
@@ -72,12 +74,21 @@ pub(super) fn run() -> Result<()> {
         guest::follow(&mut command, LIMIT, PASSED)
     })?];
     for (image, Guest { special, words, .. }) in images.iter().zip(&GUESTS) {
-        let initrd = image.initrd(&program)?;
+        let initrd = image.initrd(&program, &agent)?;
         outcomes.push(measured(format!("{}{special}", image.release), || {
             guest::follow(&mut guest::command(&image.vmlinuz, &initrd, words), LIMIT, PASSED)
         })?);
     }
     tell(&outcomes)
+}
+
+/// A copy of a program, of less than half the size, for a guest has all its files in memory.
+fn without_symbols(program: &Path) -> Result<PathBuf> {
+    let directory = shell::root().join("target/kernels");
+    std::fs::create_dir_all(&directory)?;
+    let copy = directory.join("culvert");
+    shell::run(Command::new("strip").arg("-o").arg(&copy).arg(program))?;
+    Ok(copy)
 }
 
 fn measured(kernel: String, work: impl FnOnce() -> Result<bool>) -> Result<Outcome> {

@@ -12,7 +12,7 @@ use super::initrd::Initrd;
 use crate::shell;
 
 /// What Debian's cloud kernels have as modules and the checks need; none depends on another.
-const MODULES: [&str; 1] = ["veth"];
+const MODULES: [&str; 2] = ["sch_netem", "veth"];
 /// The same of what the checks look for the lack of before they load it.
 const OPTIONAL: [&str; 2] = ["cls_bpf", "sch_ingress"];
 
@@ -49,8 +49,8 @@ impl Image {
         Ok(Self { release, vmlinuz: directory.join("vmlinuz"), directory })
     }
 
-    /// Packs `program`, as the guest's first and only one, with this kernel's modules.
-    pub(super) fn initrd(&self, program: &Path) -> Result<PathBuf> {
+    /// Packs `program`, as the guest's first, and the agent that it starts, with this kernel's modules.
+    pub(super) fn initrd(&self, program: &Path, agent: &Path) -> Result<PathBuf> {
         let mut initrd = Initrd::default();
         for (place, modules) in [("modules", &MODULES[..]), ("optional", &OPTIONAL[..])] {
             initrd.directory(place);
@@ -60,6 +60,7 @@ impl Image {
             }
         }
         initrd.file("init", 0o755, &read(program)?);
+        initrd.file("culvert", 0o755, &read(agent)?);
         let path = self.directory.join("initrd");
         fs::write(&path, initrd.finish())?;
         Ok(path)

@@ -1,0 +1,317 @@
+//! The agent itself, twice, on a wire that loses, doubles, delays, reorders and corrupts packets: what is sent arrives whole, and is not
+//! on the wire as it was sent.
+//!
+//! In the guests alone: there is the agent's program beside this one, and the kernel's netem. What runs on the machine's own kernel is the
+//! storm (`tests/chaos`).
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use linux::netlink::netem::{self, Weather};
+use linux::netlink::{loopback_up, veth};
+use linux::netns::Netns;
+use linux::testing::lost_frames;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Progress;
+use crate::guest;
+use crate::world::{DEVICE, Family, HTTP, path_of};
+
+/// Where the agents have their files and pins.
+const FILES: &str = "/run/culvert-weather";
+const PINS: &str = "/sys/fs/bpf/culvert-weather";
+/// Where an agent says whether it is ready.
+const READINESS: u16 = 15021;
+/// Longest wait for an agent to be ready, or for an exchange: the processor is emulated, and the wire is bad.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const LEFT: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 78, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 1))];
+const RIGHT: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 2))];
+/// The other end of the wire.
+const OTHER_DEVICE: &str = "eth1";
+
+/// Connections, by so many clients at once, with so many bytes to and fro.
+const CONNECTIONS: usize = 60;
+const CLIENTS: usize = 6;
+const BYTES: usize = 64 << 10;
+/// In all that is sent, and in what is sent in plaintext on purpose.
+const NEEDLE: &[u8] = b"culvert-weather-secret";
+const CONTROL: &[u8] = b"culvert-weather-control";
+
+const BAD: Weather = Weather {
+    delay: Duration::from_millis(5),
+    jitter: Duration::from_millis(2),
+    lost: 20_000,
+    doubled: 10_000,
+    reordered: 50_000,
+    corrupted: 1_000,
+};
+
+pub(super) fn run(progress: &mut Progress, families: &[Family]) -> Result<()> {
+    if !guest::is_one() {
+        return Ok(());
+    }
+    let wire = Wire::new(families)?;
+    let mut agents = Vec::new();
+    progress.check("two agents capture a pod each and are ready", || {
+        agents = wire.start_agents(families)?;
+        agents.iter_mut().try_for_each(|agent| agent.wait_ready())
+    })?;
+    progress.check(&format!("{CONNECTIONS} connections arrive whole over a wire that spoils packets"), || {
+        netem::set(&wire.left, DEVICE, BAD)?;
+        netem::set(&wire.right, OTHER_DEVICE, BAD)?;
+        let tap = Tap::start(&wire.right)?;
+        tap.until_it_sees(&wire, families)?;
+        serve(&wire.right, families)?;
+        exchange_all(&wire.left, families)?;
+        tap.finish()
+    })
+}
+
+/// Two pods, and a wire between them.
+struct Wire {
+    left: Netns,
+    right: Netns,
+}
+
+impl Wire {
+    fn new(families: &[Family]) -> Result<Self> {
+        let (left, right) = (Netns::create()?, Netns::create()?);
+        let prefixed = |both: [IpAddr; 2]| -> Vec<(IpAddr, u8)> {
+            families.iter().zip([24, 64]).map(|(family, prefix)| (family.of(both, 0).ip(), prefix)).collect()
+        };
+        loopback_up(&left)?;
+        loopback_up(&right)?;
+        veth::connect(
+            veth::End { netns: &left, name: DEVICE, addresses: &prefixed(LEFT) },
+            veth::End { netns: &right, name: OTHER_DEVICE, addresses: &prefixed(RIGHT) },
+        )?;
+        Ok(Self { left, right })
+    }
+
+    /// One for each pod, on nodes of their own, with one authority.
+    fn start_agents(&self, families: &[Family]) -> Result<Vec<Agent>> {
+        let ips = |both: [IpAddr; 2]| {
+            let texts: Vec<_> =
+                families.iter().map(|family| format!("\"{}\"", family.of(both, 0).ip())).collect();
+            texts.join(", ")
+        };
+        let workloads: String = [("left", LEFT), ("right", RIGHT)]
+            .map(|(name, both)| {
+                format!(
+                    "- {{uid: Kubernetes//Pod/demo/{name}, name: {name}, namespace: demo, serviceAccount: {name}, \
+                     protocol: HBONE, node: {name}, workloadIps: [{}]}}\n",
+                    ips(both)
+                )
+            })
+            .concat();
+        let agents = [("left", &self.left), ("right", &self.right)].map(|(name, pod)| {
+            let directory = Path::new(FILES).join(name);
+            std::fs::create_dir_all(&directory)?;
+            let mesh = format!(
+                "ca: {{dir: {FILES}/ca}}\nenroll:\n- {{name: {name}, namespace: demo, serviceAccount: {name}, netns: {}}}\n\
+                 workloads:\n{workloads}",
+                path_of(pod).display()
+            );
+            std::fs::write(directory.join("mesh.yaml"), mesh)?;
+            Agent::start(name)
+        });
+        agents.into_iter().collect()
+    }
+}
+
+/// The agent's program, on a node of its own.
+struct Agent {
+    name: &'static str,
+    node: Netns,
+    child: Child,
+}
+
+impl Agent {
+    fn start(name: &'static str) -> Result<Self> {
+        let (node, directory) = (Netns::create()?, Path::new(FILES).join(name));
+        loopback_up(&node)?;
+        let log = std::fs::File::create(directory.join("log"))?;
+        let mut command = Command::new(guest::AGENT);
+        command.args(["run", "--node", name, "--mesh"]).arg(directory.join("mesh.yaml"));
+        command.arg("--run-dir").arg(&directory).arg("--bpffs").arg(Path::new(PINS).join(name));
+        command.stdout(log.try_clone()?).stderr(log);
+        let child = node.run(|| command.spawn())?.context("starting the agent")?;
+        Ok(Self { name, node, child })
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || Instant::now() > end {
+                let log = std::fs::read_to_string(Path::new(FILES).join(self.name).join("log"))?;
+                bail!("the agent {} is not ready ({ended:?}):\n{log}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        let asked = self.node.run(|| -> std::io::Result<String> {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, READINESS))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends back whatever is sent, once all of it is there; until the program ends.
+fn serve(pod: &Netns, families: &[Family]) -> Result<()> {
+    for family in families {
+        let listener = pod.run(|| TcpListener::bind(family.of(RIGHT, HTTP)))??;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client whose connection breaks fails by itself.
+                std::thread::spawn(move || give_back(stream));
+            }
+        });
+    }
+    Ok(())
+}
+
+fn give_back(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard)?;
+    stream.write_all(&heard)?;
+    stream.shutdown(Shutdown::Write)
+}
+
+fn exchange_all(pod: &Netns, families: &[Family]) -> Result<()> {
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                scope.spawn(move || -> Result<()> {
+                    for number in (client..CONNECTIONS).step_by(CLIENTS) {
+                        let family = families.get(number % families.len().max(1)).context("no family")?;
+                        let to = family.of(RIGHT, HTTP);
+                        exchange(pod, to, number).with_context(|| format!("connection {number} to {to}"))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        clients.into_iter().try_for_each(|client| client.join().map_err(|_| anyhow!("a client panicked"))?)
+    })
+}
+
+fn exchange(pod: &Netns, to: SocketAddr, number: usize) -> Result<()> {
+    let socket = pod.run(|| Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)))??;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    // Of no two connections the same, and nowhere the same as elsewhere.
+    let counted = (0_u32..).flat_map(|at| (at ^ (number as u32) << 20).to_le_bytes());
+    let said: Vec<u8> = NEEDLE.iter().copied().chain(counted).take(BYTES).collect();
+    stream.write_all(&said)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard)?;
+    ensure!(heard.len() == said.len(), "{} bytes came back of {}", heard.len(), said.len());
+    ensure!(heard == said, "what came back is not what was sent");
+    Ok(())
+}
+
+/// Looks at every frame of the wire.
+struct Tap {
+    seen: Arc<Seen>,
+    thread: std::thread::JoinHandle<Result<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    controls: AtomicU64,
+    needles: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Tap {
+    fn start(netns: &Netns) -> Result<Self> {
+        /// `ETH_P_ALL`, in network byte order as socket(2) wants it.
+        const ALL: i32 = 0x0003_u16.to_be() as i32;
+        const QUEUE: usize = 64 << 20;
+        let socket = netns.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))))??;
+        setsockopt(&socket, sockopt::RcvBufForce, &QUEUE)?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let seen = Arc::new(Seen::default());
+        let work = Arc::clone(&seen);
+        Ok(Self { seen, thread: std::thread::spawn(move || work.look(&socket)) })
+    }
+
+    /// Waits until it has seen what is sent in plaintext on purpose; that may be lost as well.
+    fn until_it_sees(&self, wire: &Wire, families: &[Family]) -> Result<()> {
+        let family = families.first().context("no family")?;
+        let socket = wire.left.run(|| UdpSocket::bind(family.of(LEFT, 0)))??;
+        let end = Instant::now() + PATIENCE;
+        while self.seen.controls.load(Ordering::Relaxed) == 0 {
+            ensure!(Instant::now() < end, "the tap does not see what is sent in plaintext");
+            // Nobody listens, which the kernel may tell.
+            let _ = socket.send_to(CONTROL, family.of(RIGHT, HTTP));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<()> {
+        self.seen.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the tap panicked"))??;
+        let needles = self.seen.needles.load(Ordering::Relaxed);
+        ensure!(needles == 0, "{needles} frames had plaintext of the mesh in them");
+        Ok(())
+    }
+}
+
+impl Seen {
+    /// Ends when it is told, and nothing waits any more.
+    fn look(&self, socket: &Socket) -> Result<()> {
+        let mut buffer = vec![0; 1 << 17];
+        let mut lost = 0;
+        loop {
+            match (&mut &*socket).read(&mut buffer) {
+                Ok(length) => {
+                    let frame = buffer.get(..length).unwrap_or_default();
+                    let has = |text: &[u8]| u64::from(frame.windows(text.len()).any(|part| part == text));
+                    self.controls.fetch_add(has(CONTROL), Ordering::Relaxed);
+                    self.needles.fetch_add(has(NEEDLE), Ordering::Relaxed);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    lost += lost_frames(socket)?;
+                    if self.stop.load(Ordering::Relaxed) {
+                        ensure!(lost == 0, "the tap had no room for {lost} frames");
+                        return Ok(());
+                    }
+                }
+                Err(error) => return Err(error).context("reading the wire"),
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What is logged: the words of a filter, and how they are changed while the agent runs.
 //!
 //! Invariants: a change that cannot be read changes nothing. What a library would write down that is nobody's business is written only
-//! if its scope is named ([`SILENT`]), at whatever level everything else is.
+//! if its scope is named ([`SILENT`]), or of it what is below one that is named, at whatever level everything else is.
 
 use std::fmt;
 
@@ -142,14 +142,14 @@ impl Directive {
         }
     }
 
-    /// Whether it is about this scope, or one below it, and not about one that has it in it.
+    /// Whether it is about this very scope. One that is about a scope below it counts there by itself, for the more exact one of two
+    /// decides, and leaves the rest silent.
     fn names(&self, scope: &str) -> bool {
         match self {
-            Self::Scope(name, _) => {
-                name.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-            }
+            Self::Scope(name, _) => name == scope,
             Self::Rest(_) => false,
-            Self::Other(word) => word.contains(scope),
+            // The scope stands before spans and level.
+            Self::Other(word) => word.split(['[', '=']).next().is_some_and(|name| name.trim() == scope),
         }
     }
 
@@ -198,6 +198,29 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(unescaped(value), text);
+        }
+    }
+
+    #[test]
+    fn what_is_silent_is_heard_where_it_is_named_and_below_and_nowhere_else() {
+        const OFF: &str = "kube_client::client=off";
+        for (started, is_silent) in [
+            ("info", true),
+            ("kube_client=trace", true),
+            ("kube_client::client=warn", false),
+            ("kube_client:client:debug", false),
+            ("kube_client::client", false),
+            ("kube_client::client[request]=debug", false),
+            ("kube_client::client::builder=trace", true),
+            ("kube_client::client::builder[request]=trace", true),
+            ("kube_client::client::builder", true),
+            ("kube_client::clients=trace", true),
+        ] {
+            let mut directives = Directives::started(started);
+            let is_off = |directives: &Directives| directives.filter().split(',').any(|word| word == OFF);
+            assert_eq!(is_off(&directives), is_silent, "{started}");
+            directives.apply("kube_client:client=info").unwrap();
+            assert!(!is_off(&directives), "{started}");
         }
     }
 

@@ -112,6 +112,10 @@ mod tests {
         assert!(is_written());
         levels.change(true, "").unwrap();
         assert!(!is_written());
+        levels.change(false, "kube_client:client:builder=trace").unwrap();
+        assert!(
+            !is_written() && tracing::enabled!(target: "kube_client::client::builder", tracing::Level::TRACE)
+        );
     }
 
     #[test]

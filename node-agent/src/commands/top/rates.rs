@@ -56,7 +56,7 @@ impl Sample {
 }
 
 fn key(labels: &str) -> Option<Key> {
-    let (side, way) = match label(labels, "reporter")? {
+    let (side, way) = match label(labels, "reporter")?.as_str() {
         "source" => ("source", "out"),
         _ => ("destination", "in"),
     };
@@ -65,12 +65,33 @@ fn key(labels: &str) -> Option<Key> {
     Some(Key { workload: format!("{namespace}/{workload}"), way })
 }
 
-/// The value of a label; names of workloads have nothing in them that is escaped.
-fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
-    let start = format!("{name}=\"");
-    let begins = |at: &usize| *at == 0 || labels.get(..*at).is_some_and(|before| before.ends_with(','));
-    let at = labels.match_indices(&start).map(|(at, _)| at).find(begins)?;
-    labels.get(at..)?.split('"').nth(1)
+/// The value of a label, with its escapes (`\\`, `\"`, `\n`) taken back.
+fn label(labels: &str, name: &str) -> Option<String> {
+    let mut rest = labels;
+    loop {
+        let (label, after) = rest.split_once("=\"")?;
+        let (value, after) = quoted(after)?;
+        if label == name {
+            return Some(value);
+        }
+        rest = after.strip_prefix(',')?;
+    }
+}
+
+/// What stands before the next quotation mark that is not escaped, and what comes behind it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut rest = text.chars();
+    loop {
+        match rest.next()? {
+            '"' => return Some((value, rest.as_str())),
+            '\\' => match rest.next()? {
+                'n' => value.push('\n'),
+                other => value.push(other),
+            },
+            other => value.push(other),
+        }
+    }
 }
 
 /// What each workload's counters rose by, a second.
@@ -118,5 +139,30 @@ impl Rates {
             open: sum.open + rate.open,
         };
         self.0.iter().fold(Counters::default(), add)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_read_with_their_escapes_taken_back() {
+        let labels =
+            r#"note="a\\",workload="we\"b\\n",source_workload="x,workload=\"y",line="one\ntwo",last="""#;
+        for (name, value) in [
+            ("note", Some("a\\")),
+            ("workload", Some("we\"b\\n")),
+            ("source_workload", Some("x,workload=\"y")),
+            ("line", Some("one\ntwo")),
+            ("last", Some("")),
+            ("load", None),
+        ] {
+            assert_eq!(label(labels, name).as_deref(), value, "{name}");
+        }
+        // Cut short.
+        for odd in [r#"a="b"#, r#"a="b\"#, "a=", ""] {
+            assert_eq!(label(odd, "a"), None, "{odd}");
+        }
     }
 }

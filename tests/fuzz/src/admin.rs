@@ -63,9 +63,18 @@ pub fn log_levels(data: &[u8]) {
     let start = lines.next().unwrap_or_default();
     let mut directives = Directives::started(start);
     let log_takes_start = EnvFilter::try_new(directives.filter()).is_ok();
-    // However many colons there are between the parts of a scope.
+    // However many colons there are between the parts of a scope. What names a scope below it is about that alone.
     let plain = |text: &str| text.split(':').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
-    let mut named = SILENT.iter().any(|scope| plain(start).contains(&plain(scope)));
+    let names = |word: &str, scope: &str| {
+        let word = plain(word.trim());
+        let of_rest = |rest: &str| match rest.split_once('[') {
+            Some((below, _)) => below.trim().is_empty(),
+            None => rest.rsplit_once(['=', ':']).map_or(rest, |(below, _)| below).trim().is_empty(),
+        };
+        word.strip_prefix(&plain(scope)).is_some_and(of_rest)
+    };
+    let is_named = |text: &str| SILENT.iter().any(|scope| text.split(',').any(|word| names(word, scope)));
+    let mut named = is_named(start);
     for change in lines {
         let before = directives.clone();
         if let Err(error) = directives.apply(change) {
@@ -81,7 +90,7 @@ pub fn log_levels(data: &[u8]) {
             let taken = EnvFilter::try_new(directives.filter());
             assert!(taken.is_ok(), "{directives} as {}", directives.filter());
         }
-        named |= SILENT.iter().any(|scope| plain(change).contains(&plain(scope)));
+        named |= is_named(change);
     }
     for scope in SILENT {
         let words = directives.filter();

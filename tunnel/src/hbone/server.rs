@@ -6,6 +6,7 @@
 //! answer than may be open, the rest is answered with 503. A tunnel on which nobody asks for anything is closed.
 
 use std::future::{pending, poll_fn};
+use std::mem::take;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use mesh::Authority;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::baggage::Baggage;
@@ -76,7 +78,13 @@ where
     let mut lost = pin!(keepalive::peer_lost(ping, interval, config.ping_timeout, signs));
     let strain = Strain::new(config);
     let (mut served, mut goodbye) = (true, None);
+    let mut took_one = false;
     loop {
+        // One a turn: what a peer asks for at once must not all be queued before the work of other tunnels. Not where it is taken, for
+        // the task would have to keep room for it.
+        if take(&mut took_one) {
+            yield_now().await;
+        }
         strain.apply(&mut connection);
         let lingering = async {
             match goodbye {
@@ -102,6 +110,7 @@ where
                     if let Some(request) = parsed {
                         on_request(request);
                     }
+                    took_one = true;
                 }
                 None => return Ok(()),
             },
@@ -218,6 +227,7 @@ fn answer(respond: &mut SendResponse<Buffer>, status: StatusCode) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -245,6 +255,49 @@ mod tests {
         let answer = timeout(Duration::from_secs(5), second).await.unwrap().unwrap();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         server.abort();
+    }
+
+    /// Our end of a tunnel on which the client has asked for so many streams already.
+    async fn asked(streams: usize) -> (tokio::io::DuplexStream, tokio::task::JoinHandle<()>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (mut sender, mut connection) = h2::client::handshake(theirs).await.unwrap();
+        let exchanges = Vec::from_iter((0..streams).map(|_| {
+            let request = Request::builder().method(Method::CONNECT).uri("10.0.0.2:80").body(()).unwrap();
+            sender.send_request(request, false).unwrap()
+        }));
+        // All is written in one go, for there is room.
+        assert!((&mut connection).now_or_never().is_none());
+        let client = tokio::spawn(async move {
+            let _exchanges = exchanges;
+            let _ = connection.await;
+        });
+        (ours, client)
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_with_many_requests_does_not_put_them_all_before_the_next_ones() {
+        let ((many, _), (one, _)) = (asked(100).await, asked(1).await);
+        let (config, limits) = (Http2Config::default(), Timeouts::default());
+        let (_served, serving) = watch::channel(());
+        let (taken, waits) = (std::cell::Cell::new(0), std::cell::Cell::new(None));
+        let mut held = Vec::new();
+        let crowd = serve(many, &config, &limits, serving.clone(), |request| {
+            taken.set(taken.get() + 1);
+            held.push(request);
+        });
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut tell = Some(tell);
+        let single = serve(one, &config, &limits, serving, |request| {
+            waits.set(Some(request));
+            let _ = tell.take().map(|tell| tell.send(taken.get()));
+        });
+        let before = tokio::select! {
+            biased;
+            _ = crowd => panic!("the crowd is gone"),
+            _ = single => panic!("the single one is gone"),
+            before = told => before.unwrap(),
+        };
+        assert!((1..=3).contains(&before), "{before} requests were taken before it");
     }
 
     async fn unused(

@@ -62,21 +62,21 @@ struct InfoAttr {
 
 #[repr(C)]
 #[derive(Default)]
-struct ElementAttr {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(crate) struct ElementAttr {
+    pub(crate) map: u32,
+    pub(crate) padding: u32,
+    pub(crate) key: u64,
+    pub(crate) value: u64,
+    pub(crate) flags: u64,
 }
 
 #[repr(C)]
 #[derive(Default)]
-struct LinkAttr {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
+pub(crate) struct LinkAttr {
+    pub(crate) program: u32,
+    pub(crate) target: u32,
+    pub(crate) attach_type: u32,
+    pub(crate) flags: u32,
 }
 
 #[repr(C)]

@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 
-use crate::bpf::{self, Hook};
+use crate::bpf::{self, ElementAttr, Hook, LinkAttr};
 
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
@@ -35,25 +35,6 @@ struct LoadAttr {
     name: [u8; 16],
     ifindex: u32,
     attach_type: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct ElementAttr {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct LinkAttr {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
 }
 
 /// One instruction: code, destination and source register, offset, immediate (RFC 9669 section 3).

@@ -22,7 +22,7 @@ pub(crate) use arrive::{DirectRequest, serve};
 pub(crate) use dial::{Made, Wanted, make};
 pub(crate) use offers::Offers;
 #[cfg(test)]
-pub(crate) use offers::{Offer, Taken};
+pub(crate) use offers::Taken;
 pub(crate) use pauses::Pauses;
 
 /// How two pods of one agent are connected.

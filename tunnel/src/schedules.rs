@@ -11,11 +11,9 @@ use std::sync::atomic::Ordering;
 use mesh::Identity;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::thread;
-use tokio::sync::oneshot;
 
 use crate::connections::{ConnectionInfo, Connections, Direction};
-use crate::hbone::server::Asked;
-use crate::same_node::{Offer, Offers, Taken};
+use crate::same_node::{Offers, Taken};
 
 /// Orders that are tried of each kind: all threads alike, and one that is always preferred, but for a few turns.
 const ORDERS: usize = 1500;
@@ -65,18 +63,6 @@ fn connections_that_come_and_go_are_each_in_the_table_once() {
     });
 }
 
-fn taken() -> Taken {
-    let asked = Asked {
-        authority: "10.0.0.2:80".parse().unwrap(),
-        baggage: Default::default(),
-        forwarded: Default::default(),
-        traceparent: None,
-        network: None,
-    };
-    let offer = Offer { client: Identity::new("cluster.local", "ns", "client"), asked: Box::new(asked) };
-    Taken { offer, token: [7; 32], proven: oneshot::channel().0 }
-}
-
 #[test]
 fn a_direct_connection_is_never_seen_without_its_offer_and_the_offer_is_taken_once() {
     in_many_orders(|| {
@@ -96,7 +82,7 @@ fn a_direct_connection_is_never_seen_without_its_offer_and_the_offer_is_taken_on
             made.store(true, Ordering::SeqCst);
             Ok::<_, ()>((own, ()))
         };
-        let (left, ()) = offers.leave(destination, taken(), connect).unwrap();
+        let (left, ()) = offers.leave(destination, Taken::made_up([7; 32]).0, connect).unwrap();
         let seen = acceptors.map(|acceptor| acceptor.join().unwrap());
         let takers = seen.iter().filter(|(_, took)| *took).count();
         let accepted = seen.iter().filter(|(accepted, _)| *accepted).count();

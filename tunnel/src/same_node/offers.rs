@@ -92,10 +92,9 @@ impl Drop for Left {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn taken() -> Taken {
+impl Taken {
+    /// A client's offer with this token, and who hears that it was proven.
+    pub(crate) fn made_up(token: Token) -> (Self, oneshot::Receiver<oneshot::Receiver<Answer>>) {
         let asked = Asked {
             authority: "10.0.0.2:80".parse().unwrap(),
             baggage: Default::default(),
@@ -103,8 +102,18 @@ mod tests {
             traceparent: None,
             network: None,
         };
-        let offer = Offer { client: Identity::new("cluster.local", "ns", "client"), asked: Box::new(asked) };
-        Taken { offer, token: [7; 32], proven: oneshot::channel().0 }
+        let client = Identity::new("cluster.local", "default", "client");
+        let (proven, proof) = oneshot::channel();
+        (Self { offer: Offer { client, asked: Box::new(asked) }, token, proven }, proof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken() -> Taken {
+        Taken::made_up([7; 32]).0
     }
 
     fn ends() -> Ends {

@@ -39,9 +39,8 @@ async fn a_connection_is_tunnelled_to_the_application_and_counted_on_both_nodes(
     }
 }
 
-#[tokio::test]
-async fn a_finished_request_can_still_be_answered() {
-    let mut world = World::new();
+/// The application answers a client that has finished already.
+pub(super) async fn answered_late(world: &mut World) {
     let (mut client, mut app) = world.connected(80).await;
     client.write_all(b"everything").await.unwrap();
     client.shutdown().await.unwrap();
@@ -53,6 +52,11 @@ async fn a_finished_request_can_still_be_answered() {
     let mut answer = String::new();
     soon(client.read_to_string(&mut answer)).await.unwrap();
     assert_eq!(answer, "late answer");
+}
+
+#[tokio::test]
+async fn a_finished_request_can_still_be_answered() {
+    answered_late(&mut World::new()).await;
 }
 
 #[tokio::test]

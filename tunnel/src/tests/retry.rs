@@ -58,14 +58,18 @@ fn blackhole(world: &World, address: impl Into<SocketAddr>) -> (Socket, Vec<Sock
     (listener, full)
 }
 
-/// Bytes go there and back.
-async fn served(way: SocketAddr, app: &TcpListener) {
-    let mut client = soon(TcpStream::connect(way)).await.unwrap();
-    let (mut accepted, _) = soon(app.accept()).await.unwrap();
-    client.write_all(b"?").await.unwrap();
-    soon(accepted.read_exact(&mut [0])).await.unwrap();
-    accepted.write_all(b"!").await.unwrap();
-    soon(client.read_exact(&mut [0])).await.unwrap();
+/// The server's application is reached by all connections, both ways.
+async fn served(world: &mut World) {
+    let app = world.app(8080).await;
+    let way = world.way_to((VIP, 80));
+    for _ in 0..CONNECTIONS {
+        let mut client = soon(TcpStream::connect(way)).await.unwrap();
+        let (mut accepted, _) = soon(app.accept()).await.unwrap();
+        client.write_all(b"?").await.unwrap();
+        soon(accepted.read_exact(&mut [0])).await.unwrap();
+        accepted.write_all(b"!").await.unwrap();
+        soon(client.read_exact(&mut [0])).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -74,11 +78,7 @@ async fn refused_by_an_agent_or_by_a_plain_endpoint() {
     let mut world = world(Timeouts::default(), [endpoint(1), plain]);
     absent(&world, (other(1), mesh::HBONE_PORT)).await;
     absent(&world, (other(2), 8080)).await;
-    let app = world.app(8080).await;
-    let way = world.way_to((VIP, 80));
-    for _ in 0..CONNECTIONS {
-        served(way, &app).await;
-    }
+    served(&mut world).await;
     world.client.metric(&["culvert_connect_retries_total{outcome=\"connected\"}"]).await;
     world
         .client
@@ -101,11 +101,7 @@ async fn one_that_keeps_silent_costs_its_share_of_the_time_only() {
     let plain = Workload { protocol: Protocol::Tcp, ..endpoint(2) };
     let mut world = world(timeouts, [endpoint(1), plain]);
     let _silent = [blackhole(&world, (other(1), mesh::HBONE_PORT)), blackhole(&world, (other(2), 8080))];
-    let app = world.app(8080).await;
-    let way = world.way_to((VIP, 80));
-    for _ in 0..CONNECTIONS {
-        served(way, &app).await;
-    }
+    served(&mut world).await;
     world.client.metric(&["connections_failed_total", "destination_workload=\"other2\""]).await;
 }
 
@@ -140,11 +136,7 @@ async fn an_agent_whose_application_is_gone_leads_elsewhere() {
     let mut world = world(Timeouts::default(), [endpoint(1)]);
     world.serve_as("other1", other(1));
     absent(&world, (other(1), 8080)).await;
-    let app = world.app(8080).await;
-    let way = world.way_to((VIP, 80));
-    for _ in 0..CONNECTIONS {
-        served(way, &app).await;
-    }
+    served(&mut world).await;
     world.client.metric(&["culvert_connect_retries_total{outcome=\"connected\"}"]).await;
     world
         .server
@@ -163,11 +155,7 @@ async fn an_agent_that_does_not_answer_leads_elsewhere() {
     let mut world = world(timeouts, [endpoint(1)]);
     world.serve_as("other1", other(1));
     let _silent = blackhole(&world, (other(1), 8080));
-    let app = world.app(8080).await;
-    let way = world.way_to((VIP, 80));
-    for _ in 0..CONNECTIONS {
-        served(way, &app).await;
-    }
+    served(&mut world).await;
     world.client.metric(&["culvert_connect_retries_total{outcome=\"connected\"}"]).await;
 }
 

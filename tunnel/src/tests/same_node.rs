@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::policy::Action;
-use mesh::{Identity, NetworkAddress, Workload};
+use mesh::{NetworkAddress, Workload};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use super::carry::answered_late;
 use super::resets::{expect_refusal, expect_reset};
 use super::world::{SERVER, World, eventually, policy, soon, workload};
-use crate::hbone::server::Asked;
 use crate::relay;
-use crate::same_node::{Offer, Taken};
+use crate::same_node::Taken;
 use crate::served::Served;
 use crate::{Config, Direction, SameNode, Timeouts};
 
@@ -93,17 +93,7 @@ async fn unless_it_is_asked_for_pods_of_one_node_use_a_tunnel() {
 #[tokio::test]
 async fn the_client_may_end_first_and_still_be_answered() {
     let mut world = world();
-    let (mut client, mut app) = world.connected(80).await;
-    client.write_all(b"everything").await.unwrap();
-    client.shutdown().await.unwrap();
-    let mut request = String::new();
-    soon(app.read_to_string(&mut request)).await.unwrap();
-    assert_eq!(request, "everything");
-    app.write_all(b"late answer").await.unwrap();
-    drop(app);
-    let mut answer = String::new();
-    soon(client.read_to_string(&mut answer)).await.unwrap();
-    assert_eq!(answer, "late answer");
+    answered_late(&mut world).await;
 }
 
 #[tokio::test]
@@ -265,16 +255,7 @@ async fn a_pod_that_is_not_who_is_meant_is_not_spoken_to() {
 
 /// Leaves an offer for a connection that somebody makes from `own`, and returns what becomes of it.
 fn bait(served: &Served, own: SocketAddr) -> (impl Drop, oneshot::Receiver<impl Sized>) {
-    let asked = Asked {
-        authority: "10.0.0.2:80".parse().unwrap(),
-        baggage: Default::default(),
-        forwarded: Default::default(),
-        traceparent: None,
-        network: None,
-    };
-    let offer = Offer { client: Identity::new("cluster.local", "default", "client"), asked: Box::new(asked) };
-    let (proven, proof) = oneshot::channel();
-    let taken = Taken { offer, token: [42; 32], proven };
+    let (taken, proof) = Taken::made_up([42; 32]);
     let (left, ()) = served.offers.leave(HBONE.into(), taken, || Ok::<_, ()>((own, ()))).unwrap();
     (left, proof)
 }

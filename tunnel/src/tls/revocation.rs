@@ -126,6 +126,12 @@ impl Revocations {
         Some(Arc::new(Session { table: Arc::clone(self), number, held, outer }))
     }
 
+    /// How many sessions there are.
+    #[cfg(all(test, feature = "schedules"))]
+    pub(super) fn live(&self) -> usize {
+        self.sessions().len()
+    }
+
     fn lists(&self) -> MutexGuard<'_, Option<Arc<Lists>>> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -46,15 +46,20 @@ fn a_session_that_begins_while_its_peer_is_revoked_is_ended() {
     let world = World::new();
     in_many_orders(move || {
         let (world, revocations) = (Arc::clone(&world), world.in_force());
-        let replacing = {
+        let beginning = [(); 2].map(|()| {
             let (world, revocations) = (Arc::clone(&world), Arc::clone(&revocations));
-            thread::spawn(move || revocations.replace(std::slice::from_ref(&world.after)).unwrap())
-        };
-        // A handshake asks first; what it was told then may be old when its session is entered.
-        let session = (!revocations.revoke(&world.shown()))
-            .then(|| revocations.enter(&world.shown(), &world.roots, None).unwrap());
-        replacing.join().unwrap();
-        assert!(session.is_none_or(|session| session.is_revoked()), "it goes on with a peer that is revoked");
+            // A handshake asks first; what it was told then may be old when its session is entered.
+            thread::spawn(move || {
+                (!revocations.revoke(&world.shown()))
+                    .then(|| revocations.enter(&world.shown(), &world.roots, None).unwrap())
+            })
+        });
+        revocations.replace(std::slice::from_ref(&world.after)).unwrap();
+        for session in beginning.map(|thread| thread.join().unwrap()) {
+            let goes_on = session.is_some_and(|session| !session.is_revoked());
+            assert!(!goes_on, "it goes on with a peer that is revoked");
+        }
+        assert_eq!(revocations.live(), 0);
     });
 }
 
@@ -69,7 +74,9 @@ fn a_session_that_ends_meanwhile_leaves_nothing_and_others_are_counted() {
         let ended = revocations.replace(std::slice::from_ref(&world.after)).unwrap();
         going.join().unwrap();
         assert!(stays.is_revoked() && (1..=2).contains(&ended), "{ended}");
+        assert_eq!(revocations.replace(std::slice::from_ref(&world.after)).unwrap(), 0, "ended before");
+        assert_eq!(revocations.live(), 1);
         drop(stays);
-        assert_eq!(revocations.replace(std::slice::from_ref(&world.after)).unwrap(), 0);
+        assert_eq!(revocations.live(), 0);
     });
 }

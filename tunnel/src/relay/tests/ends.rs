@@ -20,10 +20,20 @@ pub(super) struct Script {
     pub(super) resets: bool,
     /// Bytes of one read.
     pub(super) read: usize,
-    /// It reads nothing before the other end can write no more, or has written all.
-    pub(super) holds: bool,
+    /// When it begins to read.
+    pub(super) begins: Begins,
     /// Bytes of the kernel's buffers; none for what it thinks fit.
     pub(super) buffer: Option<u32>,
+}
+
+/// When an end begins to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begins {
+    AtOnce,
+    /// Once the other end can write no more, or has written all.
+    Resisted,
+    /// Once the other end has heard it to its end.
+    Heard,
 }
 
 /// How the other end ended, seen from here.
@@ -43,12 +53,13 @@ pub(super) struct Seen {
     pub(super) came: usize,
 }
 
-/// What a writer lets the reader at the other end know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Writing,
-    /// It has met with resistance, or is done.
-    Resisted,
+/// What an end lets the reader at the other end know.
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    /// Its writer has met with resistance, or is done.
+    resisted: bool,
+    /// Its reader is done.
+    heard: bool,
 }
 
 impl Script {
@@ -61,8 +72,8 @@ impl Script {
 /// Plays both scripts to their ends.
 pub(super) async fn play(near: (TcpStream, &Script), far: (TcpStream, &Script)) -> [Seen; 2] {
     let ((near, here), (far, there)) = (near, far);
-    let (near_state, near_writes) = watch::channel(State::Writing);
-    let (far_state, far_writes) = watch::channel(State::Writing);
+    let (near_state, near_writes) = watch::channel(State::default());
+    let (far_state, far_writes) = watch::channel(State::default());
     let both = async {
         tokio::join!(
             one((near, here, 1), near_state, (2, far_writes)),
@@ -82,7 +93,7 @@ async fn one(
     let is_broken = Cell::new(false);
     let writing = async {
         is_broken.set(!write(&stream, own, salt, &state).await);
-        state.send_replace(State::Resisted);
+        state.send_modify(|state| state.resisted = true);
         if own.resets {
             SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         } else {
@@ -92,6 +103,7 @@ async fn one(
     };
     let reading = async {
         let seen = read(&stream, own, other_salt, other_writes).await;
+        state.send_modify(|state| state.heard = true);
         // The kernel tells of a reset once. If a write was told, what is read behind it looks like an end (socket(7), `SO_ERROR`).
         let end = if is_broken.get() && seen.end == End::Finished { End::Reset } else { seen.end };
         Seen { end, ..seen }
@@ -125,7 +137,7 @@ async fn write(stream: &TcpStream, own: &Script, salt: u8, state: &watch::Sender
                 match stream.try_write(unsent) {
                     Ok(count) => unsent = &unsent[count..],
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        state.send_replace(State::Resisted);
+                        state.send_modify(|state| state.resisted = true);
                         if stream.writable().await.is_err() {
                             return false;
                         }
@@ -141,10 +153,12 @@ async fn write(stream: &TcpStream, own: &Script, salt: u8, state: &watch::Sender
 }
 
 async fn read(stream: &TcpStream, own: &Script, salt: u8, mut other: watch::Receiver<State>) -> Seen {
-    if own.holds {
-        // Gone is as good as done.
-        let _ = other.wait_for(|state| *state == State::Resisted).await;
-    }
+    // Gone is as good as done.
+    let _ = match own.begins {
+        Begins::AtOnce => None,
+        Begins::Resisted => other.wait_for(|state| state.resisted).await.ok(),
+        Begins::Heard => other.wait_for(|state| state.heard).await.ok(),
+    };
     let (mut buffer, mut came) = (vec![0; own.read], 0);
     loop {
         let count = match next(stream, &mut buffer).await {

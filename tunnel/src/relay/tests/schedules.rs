@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use super::ends::{End, Script, Seen};
+use super::ends::{Begins, End, Script, Seen};
 use super::subjects::{Tunnel, plain, reference, tunnelled};
 
 const KIB: usize = 1024;
@@ -52,7 +52,8 @@ fn script() -> impl Strategy<Value = Script> {
         |(bursts, one, another, read, holds, buffer)| {
             // One in four.
             let resets = one && another;
-            Script { bursts, resets, read, holds, buffer }
+            let begins = if holds { Begins::Resisted } else { Begins::AtOnce };
+            Script { bursts, resets, read, begins, buffer }
         },
     )
 }
@@ -90,23 +91,27 @@ fn both_ends_see_what_a_plain_relay_shows_them() {
 
 const WIDE: Tunnel = Tunnel { window: 4 << 20, frame: 1 << 20, pipe: 256 * KIB };
 
+/// The same for a stream that is soon full.
+const NARROW: Tunnel = Tunnel { window: 256 << 10, ..WIDE };
+
 fn sends(bytes: usize, piece: usize) -> Script {
     let bursts = if bytes == 0 { Vec::new() } else { vec![(bytes, piece)] };
-    Script { bursts, resets: false, read: 64 * KIB, holds: false, buffer: None }
+    Script { bursts, resets: false, read: 64 * KIB, begins: Begins::AtOnce, buffer: None }
 }
 
 #[test]
 fn sixteen_mebibytes_pass_both_ways_while_nobody_reads_at_first() {
-    let burst = Script { holds: true, ..sends(16 * MIB, MIB) };
+    let burst = Script { begins: Begins::Resisted, ..sends(16 * MIB, MIB) };
     compare(&burst, &burst, WIDE);
 }
 
 #[test]
 fn back_pressure_of_one_direction_leaves_the_other_alone() {
-    let (writes, reads) =
-        (sends(4 * MIB, MIB), Script { holds: true, buffer: Some(4 << 10), ..sends(MIB, KIB) });
-    compare(&writes, &reads, WIDE);
-    compare(&reads, &writes, WIDE);
+    // More than the kernel and the windows hold of it.
+    let writes = sends(16 * MIB, MIB);
+    let reads = Script { begins: Begins::Heard, buffer: Some(64 << 10), ..sends(MIB, KIB) };
+    compare(&writes, &reads, NARROW);
+    compare(&reads, &writes, NARROW);
 }
 
 #[test]

@@ -184,9 +184,11 @@ pub(crate) fn connections_per_pod(wanted: usize) -> usize {
     if share < wanted {
         tracing::warn!(
             descriptors,
-            wanted,
+            needed = u64::try_from(wanted).unwrap_or(u64::MAX).saturating_mul(DESCRIPTOR_SHARE),
             connections_per_pod = share,
-            "the limit of open files lowers that of connections; raise it (LimitNOFILE=)"
+            wanted,
+            "a pod may have a part of the open files alone, which are too few for the connections wanted; raise the limit of open files \
+             (LimitNOFILE=) to what is needed, or lower --max-connections-per-pod"
         );
     }
     share.min(wanted)

@@ -32,6 +32,7 @@ mod retry;
 mod shown;
 mod sight;
 mod states;
+mod turn;
 mod verify;
 mod watch;
 mod wishes;
@@ -73,7 +74,7 @@ use crate::pod_sockets::Sockets;
 /// Pods that are being mended, or proven again, at once.
 const MAX_REPAIRS: usize = 16;
 /// Pods that are being enrolled or released at once, besides those that the plugin brings: each proof has a limit, which it would miss if all
-/// were made together.
+/// were made together. Those that wait until their peers know that they leave do not count.
 const MAX_AT_WORK: usize = 16;
 
 /// Enrols and releases this node's pods.

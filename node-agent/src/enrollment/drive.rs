@@ -12,6 +12,7 @@ use redirect::{Attachment, Guard, Listeners};
 
 use super::machine::{Event, Step};
 use super::record::{Record, Remembered};
+use super::turn::Turn;
 use super::wishes::{Want, Wanted};
 use super::{
     Captured, EnrollError, Enrolled, Enroller, Health, PodKey, blocking, listeners_of, options, other_mesh,
@@ -54,13 +55,13 @@ impl Location {
 }
 
 /// An order, and what its steps have made so far.
-enum Work {
+enum Work<'a, 't> {
     /// To capture a pod.
     Enrol(Box<Enrolment>),
-    /// To let go of one that this process serves.
-    Release { is_patient: bool },
+    /// To let go of one that this process serves; whoever has a turn for it has time to tell its peers first.
+    Release { patience: Option<&'a mut Turn<'t>> },
     /// To let go of one that an agent before this one has captured.
-    Forget { record: Box<Record>, netns: Option<Netns>, is_patient: bool },
+    Forget { record: Box<Record>, netns: Option<Netns>, patience: Option<&'a mut Turn<'t>> },
 }
 
 /// A capture that is being made.
@@ -143,7 +144,7 @@ impl Enroller {
         self: &Arc<Self>,
         pod: &PodKey,
         order: Event,
-        mut work: Work,
+        mut work: Work<'_, '_>,
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
         let mut outcome = Ok(());
@@ -180,7 +181,7 @@ impl Enroller {
         self: &Arc<Self>,
         step: Step,
         pod: &PodKey,
-        work: &mut Work,
+        work: &mut Work<'_, '_>,
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
         match (step, work) {
@@ -191,9 +192,9 @@ impl Enroller {
                 Ok(())
             }
             (Step::Undo, Work::Enrol(enrolment)) => self.undo(pod, enrolment).await,
-            (Step::Withdraw, Work::Release { is_patient } | Work::Forget { is_patient, .. }) => {
-                if *is_patient {
-                    self.withdraw(pod).await;
+            (Step::Withdraw, Work::Release { patience } | Work::Forget { patience, .. }) => {
+                if let Some(turn) = patience {
+                    self.withdraw(pod, turn).await;
                 }
                 Ok(())
             }
@@ -217,14 +218,14 @@ impl Enroller {
         }
     }
 
-    /// Waits until the annotation is taken back and peers know of it, but not for ever.
-    async fn withdraw(&self, pod: &PodKey) {
+    /// Waits until the annotation is taken back and peers know of it, but not for ever; the turn is others' while peers are waited for.
+    async fn withdraw(&self, pod: &PodKey, turn: &mut Turn<'_>) {
         let Some(annotator) = &self.annotator else { return };
         if tokio::time::timeout(WITHDRAWAL, annotator.settled(pod)).await.is_ok() {
             // Of a pod that is not there any more nobody has anything to learn.
             if annotator.knows(pod) {
                 // Cut short by who wants it back.
-                let _ = tokio::time::timeout(FAREWELL, self.wanted_again(pod)).await;
+                let _ = turn.aside(tokio::time::timeout(FAREWELL, self.wanted_again(pod))).await;
             }
         } else {
             tracing::warn!(
@@ -312,13 +313,17 @@ impl Enroller {
     }
 
     /// Releases a pod that is not to be in the mesh any more; one that is not enrolled is fine.
-    pub(crate) async fn release(self: &Arc<Self>, pod: &PodKey) -> Result<(), EnrollError> {
-        self.release_if(pod, true, |_| true).await
+    pub(super) async fn release(
+        self: &Arc<Self>,
+        pod: &PodKey,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), EnrollError> {
+        self.release_if(pod, Some(turn), |_| true).await
     }
 
     /// Releases a pod whose network namespace is gone: nobody needs to be told first.
     pub(super) async fn release_gone(self: &Arc<Self>, pod: &PodKey) -> Result<(), EnrollError> {
-        self.release_if(pod, false, |_| true).await
+        self.release_if(pod, None, |_| true).await
     }
 
     /// Releases a pod if it is in this sandbox: a late DEL of an old sandbox must not touch the new one's.
@@ -331,7 +336,7 @@ impl Enroller {
             Some(known) => known == container_id,
             None => true,
         };
-        self.release_if(pod, false, same).await
+        self.release_if(pod, None, same).await
     }
 
     /// Releases a pod whose place is locked, and whose sandbox is gone.
@@ -340,13 +345,13 @@ impl Enroller {
         pod: &PodKey,
         enrolled: &mut Option<Enrolled>,
     ) -> Result<(), EnrollError> {
-        self.drive(pod, Event::Release, Work::Release { is_patient: false }, enrolled).await
+        self.drive(pod, Event::Release, Work::Release { patience: None }, enrolled).await
     }
 
     async fn release_if(
         self: &Arc<Self>,
         pod: &PodKey,
-        is_patient: bool,
+        patience: Option<&mut Turn<'_>>,
         condition: impl Fn(&Enrolled) -> bool,
     ) -> Result<(), EnrollError> {
         let mut enrolled = self.lock(pod).await;
@@ -354,7 +359,7 @@ impl Enroller {
             Some(now) if !condition(now) => Ok(()),
             // What an agent before this one left is not let go of by the way.
             None if self.states.is_held(pod) => Ok(()),
-            _ => self.drive(pod, Event::Release, Work::Release { is_patient }, &mut enrolled).await,
+            _ => self.drive(pod, Event::Release, Work::Release { patience }, &mut enrolled).await,
         };
         self.unlock(pod, enrolled);
         outcome
@@ -365,6 +370,7 @@ impl Enroller {
         self: &Arc<Self>,
         record: &Record,
         netns: Option<Netns>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), EnrollError> {
         let pod = &record.pod;
         let mut enrolled = self.lock(pod).await;
@@ -372,8 +378,8 @@ impl Enroller {
             Ok(())
         } else {
             self.states.on(pod, Event::Adopt { cookie: record.cookie });
-            let is_patient = netns.is_some();
-            let work = Work::Forget { record: Box::new(record.clone()), netns, is_patient };
+            let patience = netns.is_some().then_some(turn);
+            let work = Work::Forget { record: Box::new(record.clone()), netns, patience };
             self.drive(pod, Event::Release, work, &mut enrolled).await
         };
         self.unlock(pod, enrolled);

@@ -11,6 +11,7 @@ use redirect::Guard;
 use tokio::time::timeout;
 
 use super::presence::{self, Presence};
+use super::turn::Turn;
 use super::{Enroller, PodKey, Record, blocking};
 
 /// How long what is under way (an enrolment, a repair) may take to end.
@@ -46,7 +47,7 @@ impl Enroller {
         let pods: Vec<PodKey> =
             left.iter().map(|(pod, ..)| pod).chain(lost.iter().map(|lost| &lost.pod)).cloned().collect();
         join_all(left.iter().map(async |(pod, ..)| {
-            if let Err(error) = self.release(pod).await {
+            if let Err(error) = self.release(pod, &mut Turn::free()).await {
                 tracing::warn!(%pod, %error, "not released");
             }
         }))
@@ -68,7 +69,7 @@ impl Enroller {
             Presence::Gone | Presence::Another(_) => None,
             Presence::Unknown(error) => return Err(error.into()),
         };
-        self.release_lost(record, netns).await
+        self.release_lost(record, netns, &mut Turn::free()).await
     }
 
     async fn settle(&self, pods: &[PodKey]) {

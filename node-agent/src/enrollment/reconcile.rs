@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::locate::Candidates;
 use super::machine::Event;
 use super::presence::{self, Presence};
+use super::turn::Turn;
 use super::{EnrollError, Enroller, Location, PodKey, Record, Want, Wanted, blocking};
 use crate::readiness::Pending;
 
@@ -176,8 +177,8 @@ impl Enroller {
         let due = lost.into_iter().filter(|record| self.retries.is_due(&record.pod));
         let attempts = due.map(|record| async move {
             let pod = record.pod.clone();
-            let _turn = self.turns.acquire().await;
-            match self.take_over_one(record).await {
+            let mut turn = Turn::take(&self.turns).await;
+            match self.take_over_one(record, &mut turn).await {
                 Ok(()) => self.retries.succeeded(&pod),
                 Err(error) => self.retries.failed(&pod, &error),
             }
@@ -185,13 +186,13 @@ impl Enroller {
         futures_util::future::join_all(attempts).await;
     }
 
-    async fn take_over_one(self: &Arc<Self>, record: Record) -> Result<(), EnrollError> {
+    async fn take_over_one(self: &Arc<Self>, record: Record, turn: &mut Turn<'_>) -> Result<(), EnrollError> {
         let (path, cookie) = (record.netns.clone(), record.cookie);
         let mut record = record;
         let netns = match blocking(move || presence::look(&path, cookie)).await? {
             Presence::There(netns) => Some(netns),
             Presence::Another(netns) if !self.is_process(&record.netns) => {
-                return self.take_over_replaced(record, netns).await;
+                return self.take_over_replaced(record, netns, turn).await;
             }
             // A process that has ended says nothing of its pod, if the pod can be found by others.
             Presence::Gone | Presence::Another(_) => match self.find_again(&record).await {
@@ -199,7 +200,7 @@ impl Enroller {
                     record.netns = location.path;
                     Some(location.netns)
                 }
-                Some(location) => return self.take_over_replaced(record, location.netns).await,
+                Some(location) => return self.take_over_replaced(record, location.netns, turn).await,
                 None => None,
             },
             // Its namespace is not seen where the runtime has it, but perhaps by its processes.
@@ -217,7 +218,7 @@ impl Enroller {
             }
             // Captured and refused; whether it is wanted will be said.
             (Some(_), Want::Unknown, None) => Ok(()),
-            (netns, _, _) => self.release_lost(&record, netns).await,
+            (netns, _, _) => self.release_lost(&record, netns, turn).await,
         }
     }
 
@@ -233,8 +234,13 @@ impl Enroller {
     }
 
     /// Captures a pod whose namespace has been replaced while nobody looked.
-    async fn take_over_replaced(self: &Arc<Self>, record: Record, netns: Netns) -> Result<(), EnrollError> {
-        let Some(wanted) = self.want_of(&record) else { return self.release_lost(&record, None).await };
+    async fn take_over_replaced(
+        self: &Arc<Self>,
+        record: Record,
+        netns: Netns,
+        turn: &mut Turn<'_>,
+    ) -> Result<(), EnrollError> {
+        let Some(wanted) = self.want_of(&record) else { return self.release_lost(&record, None, turn).await };
         tracing::warn!(pod = %record.pod, "the pod has another network namespace now, in which it is captured again");
         self.enrol(&record.pod, &wanted, Location::recorded(&record, netns)).await
     }
@@ -279,8 +285,7 @@ impl Enroller {
                 let (enroller, candidates) = (Arc::clone(self), Arc::clone(&candidates));
                 tasks.spawn(async move {
                     let _changes = enroller.changes.read().await;
-                    // Nobody closes the semaphore.
-                    let _turn = enroller.turns.acquire().await;
+                    let _turn = Turn::take(&enroller.turns).await;
                     match enroller.enrol_found(&busy.pod, &wanted, &candidates).await {
                         Ok(()) => enroller.retries.succeeded(&busy.pod),
                         Err(error) => enroller.retries.failed(&busy.pod, &error),
@@ -296,8 +301,8 @@ impl Enroller {
             let enroller = Arc::clone(self);
             tasks.spawn(async move {
                 let _changes = enroller.changes.read().await;
-                let _turn = enroller.turns.acquire().await;
-                match enroller.change(&busy.pod).await {
+                let mut turn = Turn::take(&enroller.turns).await;
+                match enroller.change(&busy.pod, &mut turn).await {
                     Ok(()) => enroller.retries.succeeded(&busy.pod),
                     Err(error) => enroller.retries.failed(&busy.pod, &error),
                 }
@@ -348,15 +353,15 @@ impl Enroller {
     }
 
     /// Releases a pod that is not wanted, and serves one that the plugin brought as it is wanted now.
-    async fn change(self: &Arc<Self>, pod: &PodKey) -> Result<(), EnrollError> {
-        let Want::Yes(wanted) = self.want(pod) else { return self.release(pod).await };
+    async fn change(self: &Arc<Self>, pod: &PodKey, turn: &mut Turn<'_>) -> Result<(), EnrollError> {
+        let Want::Yes(wanted) = self.want(pod) else { return self.release(pod, turn).await };
         let enrolled = self.lock(pod).await;
         let known = enrolled.as_ref().map(|enrolled| (enrolled.record.clone(), enrolled.wanted.uid.clone()));
         self.unlock(pod, enrolled);
         match known {
             // Another pod of the same name: this one is gone.
             Some((_, uid)) if !wanted.may_be(uid.as_deref()) => self.release_gone(pod).await,
-            Some((record, _)) => self.take_over_one(record).await,
+            Some((record, _)) => self.take_over_one(record, turn).await,
             None => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
-//! How an endpoint of the control plane is reached: its address, whom to trust, who we are.
+//! How a server of gRPC is reached: its address, whom to trust, who we are.
 //!
-//! The same for discovery and for the certificate authority. Invariants: what may change on disk (roots of trust, the
+//! The same for discovery, for the certificate authority, and for a collector of spans. Invariants: what may change on disk (roots of trust, the
 //! token) is read anew for every connection and every call; a token is never printed; plaintext is spoken only where the
 //! address is written as `http://`. What is wrong with the configuration is said when it is parsed, what is wrong with a
 //! file when it is needed: the caller tries again later.
@@ -37,7 +37,7 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(300), Duration
 /// How much may be under way towards us: a whole mesh is one message.
 const WINDOW: u32 = 4 << 20;
 
-/// An endpoint of the control plane.
+/// An endpoint of the control plane, or of a collector.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Where it is.
@@ -50,8 +50,8 @@ pub struct Endpoint {
     pub token: Option<Token>,
     /// Headers of the user, sent with every call.
     pub headers: Headers,
-    /// The cluster that we say we are of.
-    pub cluster_id: ClusterId,
+    /// The cluster that we say we are of; none towards whom it does not concern.
+    pub cluster_id: Option<ClusterId>,
 }
 
 /// The name in a server's certificate.
@@ -151,7 +151,9 @@ impl Endpoint {
         for (name, value) in self.headers.iter() {
             metadata.append(name.clone(), value.clone());
         }
-        metadata.insert("clusterid", self.cluster_id.0.clone());
+        if let Some(ClusterId(cluster)) = &self.cluster_id {
+            metadata.insert("clusterid", cluster.clone());
+        }
         if let Some(token) = &self.token {
             metadata.insert("authorization", token.bearer().await?);
         }

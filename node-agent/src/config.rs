@@ -23,6 +23,7 @@ mod process;
 mod reader;
 mod setting;
 mod show;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub(crate) use self::kubernetes::{Kubernetes, Membership};
 pub(crate) use self::node::Node;
 pub(crate) use self::process::Process;
 pub(crate) use self::show::{ConfigArgs, show};
+pub(crate) use self::spans::Spans;
 
 use self::environment::Environment;
 use self::given::{Given, Givens, Source};
@@ -55,6 +57,7 @@ static SECTIONS: &[&Section] = &[
     &data_path::SECTION,
     &limits::SECTION,
     &install::SECTION,
+    &spans::SECTION,
     &process::SECTION,
 ];
 
@@ -89,6 +92,8 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     /// What is installed on the node.
     pub(crate) install: Install,
+    /// Where spans of connections go, if anywhere.
+    pub(crate) spans: Option<Spans>,
     /// The process.
     pub(crate) process: Process,
     /// All of this as it may be shown.
@@ -130,6 +135,7 @@ impl Config {
         let (capture, process) = (capture::read(reader), process::read(reader));
         let data_path = data_path::read(reader, node.as_ref());
         let install = install::read(reader, node.as_ref(), process.as_ref());
+        let spans = node.as_ref().and_then(|node| spans::read(reader, node));
         let (kubernetes, selectors) = kubernetes::read(reader, node.as_ref())?;
         let install = install?;
         let ((mesh, control_plane), (data_path, tls)) = (control_plane?, data_path?);
@@ -143,6 +149,7 @@ impl Config {
             data_path,
             tls,
             install,
+            spans: spans?,
             process: process?,
             effective: Effective::of(reader.givens()),
         })

@@ -23,6 +23,7 @@ use crate::feed::Feed;
 use crate::handover::{ADMIN_PORTS, METRICS, Named, READINESS};
 use crate::logging::{Levels, Logging};
 use crate::readiness::Readiness;
+use crate::spans::Exporter;
 use crate::{metrics, tls};
 
 /// The foundation of a running agent.
@@ -37,6 +38,8 @@ pub(crate) struct Foundation<'a> {
     pub(crate) answers: Answers,
     /// What ends when another agent has taken over.
     pub(crate) background: JoinSet<io::Result<()>>,
+    /// What exports spans, if anything does; it is flushed at the end.
+    pub(crate) spans: Option<Arc<Exporter>>,
     config: &'a Config,
     levels: Levels,
     events: Events,
@@ -73,6 +76,7 @@ impl<'a> Foundation<'a> {
             quit: Arc::new(Notify::new()),
             answers: Answers::default(),
             background: JoinSet::new(),
+            spans: None,
             config,
             levels: logging.levels.clone(),
             events: logging.events.clone(),
@@ -105,7 +109,9 @@ impl<'a> Foundation<'a> {
 
     /// Makes the tunnel. To be called once.
     pub(crate) fn tunnel(&mut self, feed: &Feed) -> anyhow::Result<Arc<Tunnel>> {
-        let data_path = tunnel::Config { tls: self.tls.clone(), ..self.config.data_path.clone() };
+        self.spans = self.config.spans.as_ref().map(|settings| Exporter::start(settings, &mut self.registry));
+        let spans = self.spans.clone().map(|exporter| exporter as Arc<dyn tunnel::Spans>);
+        let data_path = tunnel::Config { tls: self.tls.clone(), spans, ..self.config.data_path.clone() };
         let (store, certificates) = (Arc::clone(&feed.store), Arc::clone(&feed.certificates));
         let tunnel = Tunnel::new(data_path, store, certificates, feed.demand.clone(), &mut self.registry)?;
         let tunnel = Arc::new(tunnel);

@@ -31,6 +31,7 @@ mod pod_sockets;
 mod readiness;
 mod run;
 mod settling;
+mod spans;
 mod tls;
 mod unix_server;
 #[cfg(debug_assertions)]

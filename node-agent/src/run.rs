@@ -26,7 +26,7 @@ use crate::lock::InstanceLock;
 use crate::lookout::Lookout;
 use crate::membership::Membership;
 use crate::settling::settle_later;
-use crate::{admin, admin_socket, cni_server, kubelet, logging, unix_server, zds};
+use crate::{admin, admin_socket, cni_server, kubelet, logging, spans, unix_server, zds};
 
 /// Threads of everything that is not the data path, and how much they give way to it. Where a CPU is wanted by both, a quarter is
 /// left to them: policies arrive on a busy node, too.
@@ -133,7 +133,7 @@ async fn serve(
     let lock = tokio::task::spawn_blocking(move || claim.confirm(taken)).await?;
     let lock = lock.context("the pods stay with the agent before this one")?;
     // From here on this agent alone changes what is captured.
-    let Foundation { mut background, quit, answers, .. } = foundation;
+    let Foundation { mut background, quit, answers, spans, .. } = foundation;
     let mut kubelet = kubelet::Watch::new(node, kubelet_search(config), lookout);
     kubelet.look().await;
     background.spawn(kubelet.follow());
@@ -150,7 +150,9 @@ async fn serve(
     installation.start();
     tracing::info!(node = config.node.name, version = env!("CARGO_PKG_VERSION"), "agent started");
     settle_later();
-    Ending { process, tunnel, quit, enroller, installation, background }.wait(&estate).await
+    let outcome = Ending { process, tunnel, quit, enroller, installation, background }.wait(&estate).await;
+    spans::flush(spans).await;
+    outcome
 }
 
 /// Waits until the mesh is known here: until then nobody serves the pods better than the agent before this one, if that lives.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::hbone::Http2Config;
 use crate::same_node::SameNode;
+use crate::telemetry::Spans;
 use crate::tls::TlsOptions;
 
 /// Settings of a [`crate::Tunnel`].
@@ -27,6 +28,8 @@ pub struct Config {
     pub keepalive: Keepalive,
     /// How two pods of this node are connected. Default: in a tunnel, as any two pods.
     pub same_node: SameNode,
+    /// Who collects the spans of connections. Default: nobody, and there are none.
+    pub spans: Option<Arc<dyn Spans>>,
     /// Whether a pod's application sees the client's address as its peer's; else it sees its own. Default: it does.
     pub original_source: bool,
     /// TLS handshakes of clients under way at once, on all workers together; a pod gets a quarter of them at most.
@@ -141,6 +144,7 @@ impl Default for Config {
             tls: TlsOptions::default(),
             keepalive: Keepalive::default(),
             same_node: SameNode::default(),
+            spans: None,
             original_source: true,
             max_handshakes: 1024,
             max_connections_per_pod: 20_000,

@@ -257,7 +257,9 @@ impl Arrival {
         let details = self.details(&snapshot, &own, destination, request.asked());
         let introduction = self.introduction(&snapshot, &own, request.asked());
         drop(snapshot);
-        let record = Box::new(Record::open(&shared.metrics, details));
+        let (spans, carried) = (shared.config.spans.as_ref(), request.asked().traceparent);
+        let record = Record::open(&shared.metrics, details);
+        let record = Box::new(record.joining(spans, carried));
         let app = async {
             judge(shared, &judged, &entry).await?;
             let dialled = shared.dialer().to_app(&self.scope.served, self.source, destination);

@@ -61,7 +61,7 @@ pub use hbone::{ConnectError, Http2Config};
 pub use pod::{Listeners, Pod, PodHandle, PodSockets};
 pub use relay::RelayError;
 pub use same_node::SameNode;
-pub use telemetry::ConnectTimes;
+pub use telemetry::{Carriage, ConnectTimes, Peer, Span, Spans};
 pub use tls::{
     Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
 };

@@ -27,7 +27,7 @@ use crate::probe;
 use crate::relay::{self, Far};
 use crate::same_node::{self, Made, Wanted};
 use crate::scope::{Captured, Scope};
-use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
+use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, begin, failed};
 use crate::tls::revoked;
 
 use self::attempts::{Attempts, Failed, Next, Tried};
@@ -78,7 +78,7 @@ pub(crate) async fn reach(
     let own = scope.own_workload().await.map_err(Unroutable::from)?;
     let way = Way { source, original_destination: destination, arrived: Instant::now() };
     let hop = plan(scope, &own, way, &Tried::default()).await?;
-    Ok(dial(scope, &own, source, &hop).await?)
+    Ok(dial(scope, &own, source, &hop, Traceparent::random()).await?)
 }
 
 /// Serves one captured connection to its end. How it came about is forgotten before its bytes pass: what it holds while it lives is
@@ -161,9 +161,12 @@ async fn connect(
     way: Way,
 ) -> Option<Carried> {
     let shared = &scope.shared;
+    let spans = shared.config.spans.as_ref();
     let mut attempts = Attempts::new(&shared.config.timeouts);
     loop {
-        let made = direct(scope, own, way.source, &hop).await;
+        // Nobody carries a trace into a pod's connection: it begins here, anew with each endpoint that is tried.
+        let trace = begin(spans, None);
+        let made = direct(scope, own, (way.source, trace), &hop).await;
         let transport = match (&made, &hop.tunnel) {
             (Some(_), _) => Transport::Direct,
             (None, Some(_)) => Transport::MutualTls,
@@ -179,8 +182,9 @@ async fn connect(
             identity: None,
         };
         let entry = shared.connections.enter(info, None);
-        let record = Box::new(Record::open(&shared.metrics, details(own, way.source, &hop, transport)));
-        match attempts.connect(scope, own, way, Next { hop: &hop, made }, &near).await {
+        let record = Record::open(&shared.metrics, details(own, way.source, &hop, transport));
+        let record = Box::new(record.traced(spans, trace));
+        match attempts.connect(scope, own, way, Next { hop: &hop, made, trace }, &near).await {
             Ok((far, link)) => {
                 record.established(way.arrived);
                 let scope = scope.clone();
@@ -296,7 +300,12 @@ async fn resolve(
 }
 
 /// A connection without a tunnel to a workload that is a pod of this agent too, if that is wanted and comes about.
-async fn direct(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) -> Option<Made> {
+async fn direct(
+    scope: &Scope,
+    own: &Workload,
+    (source, traceparent): (SocketAddr, Traceparent),
+    hop: &Hop,
+) -> Option<Made> {
     let (tunnel, workload) = (hop.tunnel.as_ref()?, hop.workload.as_deref()?);
     if tunnel.kind != HopKind::Workload || tunnel.across.is_some() {
         return None;
@@ -309,6 +318,7 @@ async fn direct(scope: &Scope, own: &Workload, source: SocketAddr, hop: &Hop) ->
         accepted: &tunnel.accepted,
         authority: &tunnel.authority,
         host: hop.service.as_ref().map(|service| service.hostname.to_string()),
+        traceparent,
     };
     Box::pin(same_node::make(scope, &wanted)).await
 }
@@ -319,6 +329,7 @@ async fn dial(
     own: &Workload,
     source: SocketAddr,
     hop: &Hop,
+    traceparent: Traceparent,
 ) -> Result<(Far, Option<Link>), ConnectError> {
     let served = &scope.served;
     let Some(tunnel) = &hop.tunnel else {
@@ -340,7 +351,7 @@ async fn dial(
             client: Some(source),
             host: hop.service.as_ref().map(|service| service.hostname.to_string()),
         },
-        traceparent: Traceparent::random(),
+        traceparent,
         network: tunnel.across.is_some().then(|| Arc::clone(&scope.shared.config.network)),
     };
     let (stream, _) = match &tunnel.across {

@@ -65,7 +65,9 @@ async fn set_up(scope: Scope, captured: Captured) -> Option<Accepted> {
         identity: None,
     };
     let entry = shared.connections.enter(info, Some(judged.clone()));
-    let record = Box::new(Record::open(&shared.metrics, details(&scope, &own, &captured)));
+    let spans = shared.config.spans.as_ref();
+    let record = Record::open(&shared.metrics, details(&scope, &own, &captured));
+    let record = Box::new(record.joining(spans, None));
     let app = async {
         judge(shared, &judged, &entry).await?;
         let dialled = shared.dialer().to_app(&scope.served, source, destination);

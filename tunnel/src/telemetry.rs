@@ -15,6 +15,7 @@ mod party;
 mod reasons;
 mod record;
 mod same_node;
+mod span;
 #[cfg(test)]
 mod tests;
 
@@ -24,3 +25,5 @@ pub(crate) use metrics::Metrics;
 pub(crate) use party::{Party, ServiceName};
 pub(crate) use record::{Details, Record, Transport, failed};
 pub(crate) use same_node::SameNodeOutcome;
+pub(crate) use span::begin;
+pub use span::{Carriage, Peer, Span, Spans};

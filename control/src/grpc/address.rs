@@ -19,7 +19,7 @@ pub struct Address {
 /// Text that is no address of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not an address of a control plane: {reason}; write HOST:PORT, or http://HOST:PORT for plaintext"
+    "`{text}` is not an address of a gRPC server: {reason}; write HOST:PORT, or http://HOST:PORT for plaintext"
 )]
 pub struct AddressError {
     text: String,

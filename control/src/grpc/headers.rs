@@ -7,6 +7,9 @@ use tonic::metadata::{Ascii, AsciiMetadataKey, MetadataValue};
 /// What is the client's to say.
 const OURS: [&str; 6] = ["authorization", "clusterid", "content-type", "te", "user-agent", "host"];
 
+/// What of that is so towards anybody.
+const TRANSPORTS: [&str; 4] = ["content-type", "te", "user-agent", "host"];
+
 /// A header that cannot be sent. Its value is not told: it may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
@@ -31,8 +34,20 @@ impl Headers {
     /// # Errors
     /// A [`HeaderError`] if it cannot be sent.
     pub fn add(&mut self, name: &str, value: &str) -> Result<(), HeaderError> {
+        self.add_unless(&OURS, name, value)
+    }
+
+    /// Adds a header for an endpoint that is told neither our token nor our cluster: how we are let in there, the user says.
+    ///
+    /// # Errors
+    /// A [`HeaderError`] if it cannot be sent.
+    pub fn add_for_stranger(&mut self, name: &str, value: &str) -> Result<(), HeaderError> {
+        self.add_unless(&TRANSPORTS, name, value)
+    }
+
+    fn add_unless(&mut self, taken: &[&str], name: &str, value: &str) -> Result<(), HeaderError> {
         let lower = name.to_ascii_lowercase();
-        if OURS.contains(&lower.as_str()) || lower.starts_with("grpc-") {
+        if taken.contains(&lower.as_str()) || lower.starts_with("grpc-") {
             return Err(HeaderError::Ours(lower));
         }
         let key = lower.parse().map_err(|_| HeaderError::Name(name.to_owned()))?;
@@ -76,5 +91,8 @@ mod tests {
             assert_eq!(headers.add(name, value), Err(error), "{name}: {value}");
         }
         assert_eq!(headers.iter().count(), 1);
+        headers.add_for_stranger("Authorization", "Bearer x").unwrap();
+        assert_eq!(headers.add_for_stranger("TE", "x"), Err(HeaderError::Ours("te".to_owned())));
+        assert_eq!(headers.iter().count(), 2);
     }
 }

@@ -32,7 +32,9 @@ pub enum RootsOfTrust {
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// Their file cannot be read.
-    #[error("the roots of trust: {0}; check that the ConfigMap `istio-ca-root-cert` is mounted there")]
+    #[error(
+        "the roots of trust: {0}; check that the file is there; for istiod it is the ConfigMap `istio-ca-root-cert`, mounted"
+    )]
     Read(#[from] FileError),
     /// They are no certificates.
     #[error("the roots of trust in {place} are no good: {reason}")]

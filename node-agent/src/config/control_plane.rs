@@ -152,7 +152,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Option<&Node>) -> Option<(Opti
             server_name,
             token: token.clone(),
             headers: headers(givens, family),
-            cluster_id: cluster_id.clone()?,
+            cluster_id: Some(cluster_id.clone()?),
         })
     };
     let (xds, ca) =

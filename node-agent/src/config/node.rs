@@ -155,6 +155,11 @@ impl Node {
         &self.pod_namespace
     }
 
+    /// The name of the agent's pod; empty if it is not known.
+    pub(super) fn pod_name(&self) -> &str {
+        &self.pod_name
+    }
+
     /// What the control plane is told of us, or none and a note of what it would need to know.
     pub(super) fn introduce(&self, reader: &mut Reader<'_>) -> Option<xds::Node> {
         let needed = [

@@ -14,8 +14,8 @@ use crate::config::{ByOthers, Config};
 use crate::ending::{until_told, wind_down};
 use crate::enrollment::{PodKey, PodState};
 use crate::foundation::Foundation;
-use crate::logging;
 use crate::settling::settle_later;
+use crate::{logging, spans};
 
 /// Runs until the process is told to end. Pods keep their capture then, which is not ours: until another agent listens in them
 /// their connections are refused by the kernel.
@@ -54,7 +54,9 @@ pub(crate) async fn serve(
     );
     settle_later();
     until_told(&foundation.quit).await?;
-    wind_down(&tunnel, process.termination_deadline, &foundation.quit).await?;
+    let outcome = wind_down(&tunnel, process.termination_deadline, &foundation.quit).await;
+    spans::flush(foundation.spans.take()).await;
+    outcome?;
     tracing::info!("agent ends");
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A trace id and a span id; never sampled, since nobody collects spans of connections.
+/// A trace id, a span id, and whether somebody collects the spans of the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Traceparent {
-    trace: u128,
-    span: u64,
+    pub(crate) trace: u128,
+    pub(crate) span: u64,
+    pub(crate) sampled: bool,
 }
 
 /// A header that does not follow W3C Trace Context §3.2.
@@ -16,15 +17,19 @@ pub(crate) struct Traceparent {
 pub(crate) struct TraceparentError;
 
 impl Traceparent {
-    /// A new, random one. Zero ids are invalid by the standard.
+    /// A new, random one, not sampled. Zero ids are invalid by the standard.
     pub(crate) fn random() -> Self {
-        Self { trace: rand::random_range(1..=u128::MAX), span: rand::random_range(1..=u64::MAX) }
+        Self {
+            trace: rand::random_range(1..=u128::MAX),
+            span: rand::random_range(1..=u64::MAX),
+            sampled: false,
+        }
     }
 }
 
 impl fmt::Display for Traceparent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-00", self.trace, self.span)
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
     }
 }
 
@@ -50,10 +55,12 @@ impl FromStr for Traceparent {
             && (version != "00" || parts.next().is_none());
         let trace = u128::from_str_radix(trace, 16).unwrap_or(0);
         let span = u64::from_str_radix(span, 16).unwrap_or(0);
+        // Of the flags the lowest alone means something to us; the others are not passed on.
+        let sampled = u8::from_str_radix(flags, 16).unwrap_or(0) & 1 == 1;
         if !well_formed || trace == 0 || span == 0 {
             return Err(TraceparentError);
         }
-        Ok(Self { trace, span })
+        Ok(Self { trace, span, sampled })
     }
 }
 
@@ -63,8 +70,13 @@ mod tests {
 
     #[test]
     fn prints_and_parses() {
-        let text = "00-a921dbcab71f052c4ad10ec836302994-1c57652215e9d6e3-00";
-        assert_eq!(text.parse::<Traceparent>().unwrap().to_string(), text);
+        for (flags, sampled, written) in
+            [("00", false, "00"), ("01", true, "01"), ("ff", true, "01"), ("02", false, "00")]
+        {
+            let text = "00-a921dbcab71f052c4ad10ec836302994-1c57652215e9d6e3-";
+            let parsed: Traceparent = format!("{text}{flags}").parse().unwrap();
+            assert_eq!((parsed.sampled, parsed.to_string()), (sampled, format!("{text}{written}")));
+        }
         let random = Traceparent::random();
         assert_eq!(random.to_string().parse(), Ok(random));
         assert_ne!(random, Traceparent::random());

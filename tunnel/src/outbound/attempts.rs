@@ -22,7 +22,7 @@ use super::{Hop, Way, dial, plan};
 use crate::config::Timeouts;
 use crate::error::ConnectionError;
 use crate::gate::Link;
-use crate::hbone::ConnectError;
+use crate::hbone::{ConnectError, Traceparent};
 use crate::relay::{self, Far};
 use crate::same_node::Made;
 use crate::scope::Scope;
@@ -83,6 +83,8 @@ pub(super) struct Next<'a> {
     pub(super) hop: &'a Hop,
     /// A connection to it that stands already, without a tunnel.
     pub(super) made: Option<Made>,
+    /// The trace that it is part of.
+    pub(super) trace: Traceparent,
 }
 
 /// An attempt that failed, and where to try next.
@@ -114,7 +116,7 @@ impl Attempts {
         scope: &Scope,
         own: &Arc<Workload>,
         way: Way,
-        Next { hop, made }: Next<'_>,
+        Next { hop, made, trace }: Next<'_>,
         app: &TcpStream,
     ) -> Result<(Far, Option<Link>), Failed> {
         self.count += 1;
@@ -129,7 +131,7 @@ impl Attempts {
         let dialling = async {
             tokio::select! {
                 biased;
-                connected = dial_or_wait(scope, own, way.source, hop, made) => connected.map_err(ConnectionError::from),
+                connected = dial_or_wait(scope, own, way.source, hop, (made, trace)) => connected.map_err(ConnectionError::from),
                 () = gone(app) => Err(ConnectionError::GaveUp),
             }
         };
@@ -222,9 +224,9 @@ async fn dial_or_wait(
     own: &Workload,
     source: SocketAddr,
     hop: &Hop,
-    made: Option<Made>,
+    (made, trace): (Option<Made>, Traceparent),
 ) -> Result<(Far, Option<Link>), ConnectError> {
-    let Some(made) = made else { return dial(scope, own, source, hop).await };
+    let Some(made) = made else { return dial(scope, own, source, hop, trace).await };
     let (stream, link) = made.answered(scope.shared.config.timeouts.answer).await?;
     Ok((Far::Tcp(stream), Some(link)))
 }

@@ -45,6 +45,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) authority: &'a Authority,
     /// The host of the service that was addressed.
     pub(crate) host: Option<String>,
+    /// The trace that the connection is part of.
+    pub(crate) traceparent: Traceparent,
 }
 
 /// A connection that the other end has recognized, and not answered yet.
@@ -162,7 +164,7 @@ impl Wanted<'_> {
                 authority: self.authority.clone(),
                 baggage: Baggage::parse(&baggage::of(self.own)),
                 forwarded: Forwarded { client: Some(self.source), host: self.host.clone() },
-                traceparent: Some(Traceparent::random()),
+                traceparent: Some(self.traceparent),
                 network: None,
             }),
         }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mesh::Identity;
@@ -14,7 +15,9 @@ use super::known::Held;
 use super::labels::{Common, Labels, Reporter};
 use super::metrics::Metrics;
 use super::party::{Party, ServiceName};
+use super::span::{Begun, Carriage, Spans, begin};
 use crate::error::ConnectionError;
+use crate::hbone::Traceparent;
 use crate::relay::{Counters, Meter};
 
 /// The access log's scope.
@@ -48,13 +51,23 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// Whether both identities are known for certain.
-    fn identifies(self) -> bool {
+    pub(super) fn identifies(self) -> bool {
         self != Self::Plain
     }
 
     /// What the log says about it, if anything.
     fn told(self) -> Option<&'static str> {
         (self == Self::Direct).then_some("direct")
+    }
+}
+
+impl From<Transport> for Carriage {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Plain => Self::Plain,
+            Transport::MutualTls => Self::Tunnel,
+            Transport::Direct => Self::Direct,
+        }
     }
 }
 
@@ -80,6 +93,8 @@ pub(crate) struct Record {
     counters: Counters,
     opened: Instant,
     finished: bool,
+    /// Where it is sampled and somebody collects it.
+    span: Option<Box<Begun>>,
 }
 
 impl Record {
@@ -103,9 +118,22 @@ impl Record {
             counters,
             opened: Instant::now(),
             finished: false,
+            span: None,
         };
         record.log_opened();
         record
+    }
+
+    /// With a span in a trace that was begun for it, if that is sampled.
+    pub(crate) fn traced(mut self, spans: Option<&Arc<dyn Spans>>, own: Traceparent) -> Self {
+        self.span = spans.and_then(|spans| Begun::of(spans, own, None));
+        self
+    }
+
+    /// With a span in the trace that was carried in with it, or one of its own; if that is sampled.
+    pub(crate) fn joining(mut self, spans: Option<&Arc<dyn Spans>>, carried: Option<Traceparent>) -> Self {
+        self.span = spans.and_then(|spans| Begun::of(spans, begin(Some(spans), carried), carried));
+        self
     }
 
     /// Where the relay counts.
@@ -145,6 +173,9 @@ impl Record {
         }
         self.metrics.sockets.get_or_create(&labels.reporter()).dec();
         self.log_complete(error);
+        if let Some(span) = self.span.take() {
+            span.end(&self.details, &self.counters, self.opened, error);
+        }
     }
 }
 

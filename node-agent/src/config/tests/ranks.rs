@@ -46,7 +46,7 @@ fn the_cluster_may_be_named_as_metadata_of_the_node() {
     let variables: Vec<_> = who.into_iter().chain([META]).collect();
     let xds = good(&[], &variables).control_plane.xds.unwrap();
     assert_eq!(
-        xds.endpoint.cluster_id.as_str(),
+        xds.endpoint.cluster_id.unwrap().as_str(),
         "by-metadata",
         "the header of each stream, by which a token is judged"
     );

@@ -147,3 +147,51 @@ fn a_configuration_of_our_own_is_one_way_or_the_other() {
     assert!(entry.contains(r#""kubeconfig":"/var/lib/net.d/culvert-kubeconfig""#), "{entry}");
     assert!(entry.contains(r#""agentPod":{"namespace":"istio-system","namePrefix":"ztunnel-"}"#), "{entry}");
 }
+
+#[test]
+fn spans_go_to_the_collector_that_is_named_and_else_nowhere() {
+    assert!(
+        good(&[], &[("OTEL_SERVICE_NAME", "mesh"), ("OTEL_TRACES_SAMPLER", "always_on")]).spans.is_none()
+    );
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4317"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://traces:4317"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20hush"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=mesh,k8s.node.name=mine"),
+        ("NODE_NAME", "n1"),
+        ("POD_NAME", "ztunnel-x"),
+    ];
+    let config = good(&[], &variables);
+    let spans = config.spans.clone().unwrap();
+    assert_eq!(spans.endpoint.address.to_string(), "http://traces:4317");
+    let said = |spans: &Spans, name: &str| {
+        let of_it = spans.resource.iter().filter(|(known, _)| known == name);
+        of_it.map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
+    for (name, value) in [("service.name", "mesh"), ("k8s.node.name", "mine"), ("k8s.pod.name", "ztunnel-x")]
+    {
+        assert_eq!(said(&spans, name), [value], "{name}");
+    }
+    let named = good(&["--otel-service-name=other"], &variables).spans.unwrap();
+    assert_eq!(said(&named, "service.name"), ["other"]);
+    let shown = format!("{config:?} {}", serde_json::to_string(&config.effective).unwrap());
+    assert!(!shown.contains("hush"), "{shown}");
+}
+
+#[test]
+fn what_is_wrong_with_spans_names_the_setting_and_no_secret() {
+    let wrong = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hush,te=hush"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+    ];
+    let problems = problems(&[], &wrong);
+    for (name, _) in wrong {
+        assert!(problems.iter().any(|problem| problem.starts_with(name)), "{name}: {problems:#?}");
+    }
+    let all = problems.join("\n");
+    assert!(all.contains("4317") && all.contains("parentbased_always_on"), "{all}");
+    assert!(!all.contains("hush"), "{all}");
+}

@@ -131,6 +131,27 @@ const VALUES: &[(&str, Tried)] = &[
     ("kubernetes-service-host", NAMES),
     ("kubernetes-service-port", (&["443", "6443"], &["", "70000", "-1", "https"])),
     ("service-account-dir", PATHS),
+    ("otlp-endpoint", ADDRESSES),
+    ("otlp-protocol", (&["grpc"], &["", "http/protobuf", "http/json", "GRPC"])),
+    ("otlp-certificate", TRUSTED),
+    (
+        "otlp-headers",
+        (
+            &["", "x-tenant=blue", "authorization=Bearer%20abc, x=y=z,", "x="],
+            &["x", "=y", "a b=c", "x=a%0Ab", "te=x", "grpc-timeout=1S", "x=%FF"],
+        ),
+    ),
+    ("otel-service-name", NAMES),
+    ("otel-resource-attributes", (&["", "a.b=c%2Cd,e=f", "a="], &["a", "=b", "a b=c", "a=%FF"])),
+    (
+        "traces-sampler",
+        (
+            &["always_on", "always_off", "traceidratio", "parentbased_traceidratio"],
+            &["", "on", "parentbased_", "jaeger_remote", "parentbased_parentbased_always_on"],
+        ),
+    ),
+    ("traces-sampler-arg", (&["0", "1", "0.25", "1e-3"], &["", "-0.1", "1.1", "NaN", "inf", "half"])),
+    ("otlp-queue", (&["1", "1000000"], &["", "0", "1000001", "-1", "many"])),
     ("run-dir", PATHS),
     ("bpffs", PATHS),
     ("proc", PATHS),

@@ -163,7 +163,7 @@ impl Setup {
             server_name: None,
             token: Some(Token::File(self.token())),
             headers: Headers::default(),
-            cluster_id: "Kubernetes".parse()?,
+            cluster_id: Some("Kubernetes".parse()?),
         }))
     }
 }

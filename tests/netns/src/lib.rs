@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod collector;
 pub mod forger;
 pub mod istio_cni;
 pub mod kernel;

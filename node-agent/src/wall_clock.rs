@@ -30,6 +30,9 @@ fn read(file: &PathBuf) {
     let said = std::fs::read_to_string(file).unwrap_or_default();
     let seconds = said.trim().parse().unwrap_or_default();
     if linux::wall_clock::set_ahead(seconds) != seconds {
-        tracing::warn!(seconds, "the wall clock of this process is set apart from the machine's, for a test");
+        tracing::warn!(
+            ahead_secs = seconds,
+            "the wall clock of this process is set apart from the machine's, for a test"
+        );
     }
 }

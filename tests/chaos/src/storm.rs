@@ -108,7 +108,7 @@ pub fn until_it_sees(world: &World, watch: &Watch) -> Result<()> {
 fn clocks_obey(world: &mut World) -> Result<()> {
     for (number, ahead) in [(0, 1), (1, 1), (0, 0), (1, 0)] {
         world.set_clock(number, ahead)?;
-        let told = format!("seconds={ahead}");
+        let told = format!("ahead_secs={ahead}");
         world.place(number)?.agent.wait_for_log(&["the wall clock of this process is set", &told], LIMIT)?;
     }
     Ok(())

@@ -80,11 +80,6 @@ where
     let (mut served, mut goodbye) = (true, None);
     let mut took_one = false;
     loop {
-        // One a turn: what a peer asks for at once must not all be queued before the work of other tunnels. Not where it is taken, for
-        // the task would have to keep room for it.
-        if take(&mut took_one) {
-            yield_now().await;
-        }
         strain.apply(&mut connection);
         let lingering = async {
             match goodbye {
@@ -96,6 +91,14 @@ where
                 None => pending().await,
             }
         };
+        // One a turn: what a peer asks for at once must not all be queued before the work of other tunnels. Not where it is taken, for
+        // the task would have to keep room for it.
+        let next = async {
+            if take(&mut took_one) {
+                yield_now().await;
+            }
+            connection.accept().await
+        };
         tokio::select! {
             () = strain.changed() => {}
             // No value is ever sent: this resolves when the pod's handle is dropped.
@@ -103,7 +106,7 @@ where
                 served = false;
                 connection.graceful_shutdown();
             }
-            accepted = connection.accept() => match accepted {
+            accepted = next => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     let parsed = ConnectRequest::parse(request, respond, &waiting, (&usage, &strain));

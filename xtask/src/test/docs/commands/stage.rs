@@ -153,14 +153,15 @@ impl Stage {
 
     /// Runs what goes on until it is stopped on a terminal, and stops it with ^C once it has printed what is expected.
     fn run_until(&self, line: &str, expected: &[String]) -> Result<()> {
-        // It makes a terminal (util-linux), and is killed by what it ran is killed by.
+        // It makes a terminal (util-linux), and is killed by what it ran is killed by. Whoever started this suite may ignore SIGINT, as
+        // shells have what they start in the background do; a reader does not.
         let mut on_terminal = self.program("script");
         on_terminal.args([
             "--quiet",
             "--return",
             "--flush",
             "--command",
-            &format!("exec {line}"),
+            &format!("exec env --default-signal=INT {line}"),
             "/dev/null",
         ]);
         on_terminal.env("TERM", "xterm").env("SHELL", "/bin/bash");

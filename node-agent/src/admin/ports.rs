@@ -112,8 +112,10 @@ fn is_same(inherited: SocketAddr, wanted: SocketAddr) -> bool {
     inherited.port() == wanted.port() && (both_any || inherited.ip() == wanted.ip())
 }
 
+/// Whether the family is switched off: at boot (`ipv6.disable=1`), or for the interface alone.
 fn is_without_ipv6(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 /// Serves `/healthz/ready` until the process ends.

@@ -299,6 +299,10 @@ impl Seen {
             match (&mut &*socket).read(&mut buffer) {
                 Ok(length) => {
                     let frame = buffer.get(..length).unwrap_or_default();
+                    // The pod's lo, by which its agent hands on what came: there no frame has addresses.
+                    if frame.get(..12).is_none_or(|addresses| addresses == [0; 12]) {
+                        continue;
+                    }
                     let has = |text: &[u8]| u64::from(frame.windows(text.len()).any(|part| part == text));
                     self.controls.fetch_add(has(CONTROL), Ordering::Relaxed);
                     self.needles.fetch_add(has(NEEDLE), Ordering::Relaxed);

@@ -152,7 +152,8 @@ fn a_change_copies_one_shard_and_the_way_to_it() {
     let differ = shards(&table).iter().zip(shards(&next)).filter(|(one, other)| **one != *other).count();
     assert_eq!(differ, 1);
     let largest = table.root.iter().flat_map(|of| of.iter()).map(|leaf| leaf.shard.len()).max();
-    assert!(largest < Some(150), "one shard has {largest:?} slots for 20,000");
+    // About 40 on the average, and 160 where the table's random seed is an unlucky one; with one level of branches it would be a thousand.
+    assert!(largest < Some(300), "one shard has {largest:?} slots for 20,000");
     assert_eq!(table.matching(Ipv4Addr::LOCALHOST).count(), 0);
     // What is taken out leaves nothing behind.
     for key in keys() {

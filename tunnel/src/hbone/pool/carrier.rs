@@ -1,6 +1,6 @@
 //! One tunnel: an HTTP/2 connection to a peer and the streams on it.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use h2::Reason;
-use h2::client::SendRequest;
+use h2::client::{Connection, SendRequest};
 use http::Request;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::baggage::Baggage;
-use super::super::client::{Connection, accepted};
+use super::super::client::accepted;
 use super::super::signs::Signs;
 use super::super::strain::Strain;
 use super::super::{ConnectError, HboneStream, Http2Config, keepalive};
@@ -34,7 +35,7 @@ pub(super) struct Carrier {
     strain: Arc<Strain>,
     session: Option<Arc<Session>>,
     worked: AtomicBool,
-    /// Whether the peer has said anything about a stream, for which its SETTINGS came before.
+    /// Whether the peer's SETTINGS have come, which are its first word (RFC 9113 section 3.4).
     heard: AtomicBool,
     /// Told when the peer is first heard.
     first_word: Notify,
@@ -161,15 +162,16 @@ impl Carrier {
     }
 
     /// Drives the connection until it ends, the peer is lost, or it is given up for being unused.
-    pub(super) async fn run(
+    pub(super) async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        (mut connection, signs): (Connection, Signs),
+        (mut connection, signs): (Connection<T, Buffer>, Signs),
         http2: &Http2Config,
         mut idling: Idling<impl Fn(Duration) -> bool>,
     ) -> ConnectError {
         let (ping, interval) = (connection.ping_pong(), http2.ping_interval);
         let mut lost = pin!(keepalive::peer_lost(ping, interval, http2.ping_timeout, signs));
         let mut revoked = pin!(revoked(self.session.clone()));
+        let unheard = connection.max_concurrent_send_streams();
         // It is looked at twice while it is unused: when a spare one is given up, and when any is.
         let (mut served, mut looked_at) = (true, None);
         loop {
@@ -179,7 +181,15 @@ impl Carrier {
             self.strain.apply(&mut connection);
             tokio::select! {
                 () = self.strain.changed() => {}
-                end = &mut connection => return match end {
+                end = poll_fn(|cx| {
+                    let end = connection.poll_unpin(cx);
+                    // Streams that wait for the library to send them are told of by nobody else. A peer that allows just what
+                    // was assumed has none of them wait.
+                    if connection.max_concurrent_send_streams() != unheard {
+                        self.hear();
+                    }
+                    end
+                }) => return match end {
                     Ok(()) => ConnectError::Http2("closed by the peer".into()),
                     Err(error) => error.into(),
                 },
@@ -349,5 +359,53 @@ impl Drop for Lease {
             }
             self.carrier.idle.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Requests of which no more than one has been sent when the peer turns out to allow no more: the other goes elsewhere,
+    /// however long the first one's answer takes.
+    #[tokio::test]
+    async fn what_the_peer_has_no_room_for_goes_elsewhere_though_it_answers_nobody() {
+        let http2 = Http2Config::default();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let peer = tokio::spawn(async move {
+            let mut builder = h2::server::Builder::new();
+            let mut peer = builder.max_concurrent_streams(1).handshake::<_, Bytes>(theirs).await.unwrap();
+            let mut unanswered = Vec::new();
+            while let Some(Ok(request)) = peer.accept().await {
+                unanswered.push(request);
+            }
+            unanswered.len()
+        });
+        let (sender, connection) = h2::client::Builder::new().handshake::<_, Buffer>(ours).await.unwrap();
+        let carrier = Arc::new(Carrier::new(sender, Strain::new(&http2), None));
+        let request = || Request::connect("10.0.0.2:80").body(()).unwrap();
+        let [mut first, mut second] = [0, 1].map(|place| {
+            let (lease, taken) = Lease::take(&carrier, 2).unwrap();
+            assert_eq!(taken, place);
+            Box::pin(lease.open(place, request()))
+        });
+        assert!((&mut first).now_or_never().is_none());
+        assert!((&mut second).now_or_never().is_none());
+        let driven = Arc::clone(&carrier);
+        let driver = tokio::spawn(async move {
+            let (serving, still) = watch::channel(());
+            let limit = Duration::from_secs(60);
+            let idling = Idling { limit, spare: limit, serving: still, release: |_| false };
+            let end = driven.run((connection, Signs::default()), &http2, idling).await;
+            drop(serving);
+            end
+        });
+        let second = timeout(Duration::from_secs(20), second).await.expect("it waits for room");
+        assert_eq!(second.err().unwrap().elsewhere, Elsewhere::NoRoom);
+        assert!(first.now_or_never().is_none());
+        driver.abort();
+        assert_eq!(peer.await.unwrap(), 1);
     }
 }

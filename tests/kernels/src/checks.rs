@@ -1,7 +1,9 @@
 //! The checks, in their order: each stands on what the ones before it left.
 
 mod guard;
+mod idle;
 mod life;
+mod pair;
 mod steer;
 mod weather;
 
@@ -11,9 +13,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use linux::netns::Netns;
 
+use self::pair::Pair;
 use crate::call::{Call, call};
-use crate::failure;
 use crate::world::World;
+use crate::{failure, guest};
 
 /// Tells how far the checks are.
 #[derive(Debug, Default)]
@@ -68,7 +71,15 @@ fn all(progress: &mut Progress, world: &World) -> Result<()> {
     progress.refusal("a pod without an address is told", || failure::without_address(&world.bare))?;
     guard::needs(progress)?;
     life::run(progress, world)?;
-    weather::run(progress, world.families)
+    if !guest::is_one() {
+        return Ok(());
+    }
+    let mut pair = Pair::new(world.families)?;
+    progress.check("two agents capture a pod each and are ready", || pair.start_agents())?;
+    if let Some(count) = guest::connections()? {
+        idle::run(progress, &pair, count)?;
+    }
+    weather::run(progress, &pair)
 }
 
 /// A connection that must come about.

@@ -1,43 +1,24 @@
-//! The agent itself, twice, on a wire that loses, doubles, delays, reorders and corrupts packets: what is sent arrives whole, and is not
-//! on the wire as it was sent.
+//! Two agents on a wire that loses, doubles, delays, reorders and corrupts packets: what is sent arrives whole, and is not on the wire as
+//! it was sent.
 //!
-//! In the guests alone: there is the agent's program beside this one, and the kernel's netem. What runs on the machine's own kernel is the
-//! storm (`tests/chaos`).
+//! In the guests alone, which have the kernel's netem. What runs on the machine's own kernel is the storm (`tests/chaos`).
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::process::{Child, Command};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use linux::netlink::netem::{self, Weather};
-use linux::netlink::{loopback_up, veth};
 use linux::netns::Netns;
 use linux::testing::lost_frames;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Progress;
-use crate::guest;
-use crate::world::{DEVICE, Family, HTTP, path_of};
-
-/// Where the agents have their files and pins.
-const FILES: &str = "/run/culvert-weather";
-const PINS: &str = "/sys/fs/bpf/culvert-weather";
-/// Where an agent says whether it is ready.
-const READINESS: u16 = 15021;
-/// Longest wait for an agent to be ready, or for an exchange: the processor is emulated, and the wire is bad.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-const LEFT: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(10, 78, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 1))];
-const RIGHT: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(10, 78, 0, 2)), IpAddr::V6(Ipv6Addr::new(0xfd78, 0, 0, 0, 0, 0, 0, 2))];
-/// The other end of the wire.
-const OTHER_DEVICE: &str = "eth1";
+use super::pair::{LEFT, OTHER_DEVICE, PATIENCE, Pair, RIGHT};
+use crate::world::{DEVICE, Family, HTTP};
 
 /// Connections, by so many clients at once, with so many bytes to and fro.
 const CONNECTIONS: usize = 60;
@@ -56,131 +37,17 @@ const BAD: Weather = Weather {
     corrupted: 1_000,
 };
 
-pub(super) fn run(progress: &mut Progress, families: &[Family]) -> Result<()> {
-    if !guest::is_one() {
-        return Ok(());
-    }
-    let wire = Wire::new(families)?;
-    let mut agents = Vec::new();
-    progress.check("two agents capture a pod each and are ready", || {
-        agents = wire.start_agents(families)?;
-        agents.iter_mut().try_for_each(|agent| agent.wait_ready())
-    })?;
+pub(super) fn run(progress: &mut Progress, pair: &Pair) -> Result<()> {
+    let families = pair.families;
     progress.check(&format!("{CONNECTIONS} connections arrive whole over a wire that spoils packets"), || {
-        netem::set(&wire.left, DEVICE, BAD)?;
-        netem::set(&wire.right, OTHER_DEVICE, BAD)?;
-        let tap = Tap::start(&wire.right)?;
-        tap.until_it_sees(&wire, families)?;
-        serve(&wire.right, families)?;
-        exchange_all(&wire.left, families)?;
+        netem::set(&pair.left, DEVICE, BAD)?;
+        netem::set(&pair.right, OTHER_DEVICE, BAD)?;
+        let tap = Tap::start(&pair.right)?;
+        tap.until_it_sees(pair)?;
+        serve(&pair.right, families)?;
+        exchange_all(&pair.left, families)?;
         tap.finish()
     })
-}
-
-/// Two pods, and a wire between them.
-struct Wire {
-    left: Netns,
-    right: Netns,
-}
-
-impl Wire {
-    fn new(families: &[Family]) -> Result<Self> {
-        let (left, right) = (Netns::create()?, Netns::create()?);
-        let prefixed = |both: [IpAddr; 2]| -> Vec<(IpAddr, u8)> {
-            families.iter().zip([24, 64]).map(|(family, prefix)| (family.of(both, 0).ip(), prefix)).collect()
-        };
-        loopback_up(&left)?;
-        loopback_up(&right)?;
-        veth::connect(
-            veth::End { netns: &left, name: DEVICE, addresses: &prefixed(LEFT) },
-            veth::End { netns: &right, name: OTHER_DEVICE, addresses: &prefixed(RIGHT) },
-        )?;
-        Ok(Self { left, right })
-    }
-
-    /// One for each pod, on nodes of their own, with one authority.
-    fn start_agents(&self, families: &[Family]) -> Result<Vec<Agent>> {
-        let ips = |both: [IpAddr; 2]| {
-            let texts: Vec<_> =
-                families.iter().map(|family| format!("\"{}\"", family.of(both, 0).ip())).collect();
-            texts.join(", ")
-        };
-        let workloads: String = [("left", LEFT), ("right", RIGHT)]
-            .map(|(name, both)| {
-                format!(
-                    "- {{uid: Kubernetes//Pod/demo/{name}, name: {name}, namespace: demo, serviceAccount: {name}, \
-                     protocol: HBONE, node: {name}, workloadIps: [{}]}}\n",
-                    ips(both)
-                )
-            })
-            .concat();
-        let agents = [("left", &self.left), ("right", &self.right)].map(|(name, pod)| {
-            let directory = Path::new(FILES).join(name);
-            std::fs::create_dir_all(&directory)?;
-            let mesh = format!(
-                "ca: {{dir: {FILES}/ca}}\nenroll:\n- {{name: {name}, namespace: demo, serviceAccount: {name}, netns: {}}}\n\
-                 workloads:\n{workloads}",
-                path_of(pod).display()
-            );
-            std::fs::write(directory.join("mesh.yaml"), mesh)?;
-            Agent::start(name)
-        });
-        agents.into_iter().collect()
-    }
-}
-
-/// The agent's program, on a node of its own.
-struct Agent {
-    name: &'static str,
-    node: Netns,
-    child: Child,
-}
-
-impl Agent {
-    fn start(name: &'static str) -> Result<Self> {
-        let (node, directory) = (Netns::create()?, Path::new(FILES).join(name));
-        loopback_up(&node)?;
-        let log = std::fs::File::create(directory.join("log"))?;
-        let mut command = Command::new(guest::AGENT);
-        command.args(["run", "--node", name, "--mesh"]).arg(directory.join("mesh.yaml"));
-        command.arg("--run-dir").arg(&directory).arg("--bpffs").arg(Path::new(PINS).join(name));
-        command.stdout(log.try_clone()?).stderr(log);
-        let child = node.run(|| command.spawn())?.context("starting the agent")?;
-        Ok(Self { name, node, child })
-    }
-
-    fn wait_ready(&mut self) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while !self.is_ready() {
-            let ended = self.child.try_wait()?;
-            if ended.is_some() || Instant::now() > end {
-                let log = std::fs::read_to_string(Path::new(FILES).join(self.name).join("log"))?;
-                bail!("the agent {} is not ready ({ended:?}):\n{log}", self.name);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
-    }
-
-    fn is_ready(&self) -> bool {
-        let asked = self.node.run(|| -> std::io::Result<String> {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, READINESS))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        });
-        asked.is_ok_and(|answer| answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Sends back whatever is sent, once all of it is there; until the program ends.
@@ -268,9 +135,9 @@ impl Tap {
     }
 
     /// Waits until it has seen what is sent in plaintext on purpose; that may be lost as well.
-    fn until_it_sees(&self, wire: &Wire, families: &[Family]) -> Result<()> {
-        let family = families.first().context("no family")?;
-        let socket = wire.left.run(|| UdpSocket::bind(family.of(LEFT, 0)))??;
+    fn until_it_sees(&self, pair: &Pair) -> Result<()> {
+        let family = pair.families.first().context("no family")?;
+        let socket = pair.left.run(|| UdpSocket::bind(family.of(LEFT, 0)))??;
         let end = Instant::now() + PATIENCE;
         while self.seen.controls.load(Ordering::Relaxed) == 0 {
             ensure!(Instant::now() < end, "the tap does not see what is sent in plaintext");

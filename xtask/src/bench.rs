@@ -69,15 +69,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     };
     let profile = if is_quick { "dev" } else { "release" };
-    let built = binaries::build(profile, &["-p", "culvert-bench"], |_| Ok(()))?;
-    let mut bench = Command::new(built.join("culvert-bench"));
-    bench.arg(match args.what {
-        What::Capture => "capture",
-        What::Control => "control",
-        What::Crowd => "crowd",
-        What::Data => "data",
-        What::Enrol => "enrol",
-    });
+    let mut bench = program(profile)?;
+    bench.arg(args.what.name());
     if matches!(args.what, What::Data) {
         bench.args(args.agent.iter().flat_map(|agent| ["--agent", agent.as_str()]));
         bench.arg("--out").arg(args.out.clone().map_or_else(default_out, Ok)?);
@@ -86,13 +79,44 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     bench.envs(binaries.iter().flat_map(Binaries::environment));
-    for (flag, set) in [("--check", args.check), ("--short", args.short && !matches!(args.what, What::Crowd))]
-    {
+    for (flag, set) in [("--check", args.check), ("--short", args.short)] {
         if set {
             bench.arg(flag);
         }
     }
     shell::run(&mut bench)
+}
+
+/// Runs those that are measured by hand once in their short form with the tests' programs, so that each is known to work. What they
+/// measure then is judged by nobody.
+pub(crate) fn rehearse(binaries: &Binaries) -> Result<()> {
+    setup::ensure(&NEEDS)?;
+    println!("\nThe benchmarks with the tests' programs, whose figures nobody judges:");
+    for what in [What::Capture, What::Control, What::Crowd, What::Enrol] {
+        println!("\n== bench {} --short", what.name());
+        let mut bench = program("dev")?;
+        bench.args([what.name(), "--short"]).envs(binaries.environment());
+        shell::run(&mut bench)?;
+    }
+    Ok(())
+}
+
+/// The benchmark program, built.
+fn program(profile: &str) -> Result<Command> {
+    let built = binaries::build(profile, &["-p", "culvert-bench"], |_| Ok(()))?;
+    Ok(Command::new(built.join("culvert-bench")))
+}
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Control => "control",
+            Self::Crowd => "crowd",
+            Self::Data => "data",
+            Self::Enrol => "enrol",
+        }
+    }
 }
 
 /// Where figures are left.

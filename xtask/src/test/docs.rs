@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use super::catalogue::Catalogue;
 use crate::binaries::Binaries;
 use crate::built::Built;
-use crate::{setup, shell};
+use crate::{bench, screenshots, setup, shell};
 
 /// A page.
 pub(super) struct Page {
@@ -38,7 +38,9 @@ pub(super) fn run() -> Result<()> {
     let built = Built::all()?;
     let binaries = Binaries::of(&built)?;
     binaries.announce();
-    commands::run(&pages, &built, &binaries)
+    commands::run(&pages, &built, &binaries)?;
+    screenshots::rehearse(&built, &binaries)?;
+    bench::rehearse(&binaries)
 }
 
 /// All pages: those of the book, those at the top, and those beside what they are about.

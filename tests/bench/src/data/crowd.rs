@@ -23,8 +23,11 @@ const PAIRS: usize = 4;
 const NEIGHBOUR: f64 = 200.0;
 /// Those of the pod that opens many, and what is demanded beside them. The second is more than two CPUs can serve in a mesh.
 const FLOODS: [(f64, Option<f64>); 2] = [(1_000.0, None), (5_000.0, Some(LOSS))];
-const ROUNDS: usize = 5;
-/// Seconds of each.
+/// Rounds, and of a short run.
+const ROUNDS: [usize; 2] = [5, 1];
+/// Idle connections of a short run.
+const FEW: u64 = 2_000;
+/// Seconds of each round.
 const LENGTH: f64 = 3.0;
 /// Milliseconds that the neighbour's slowest connections may lose.
 const LOSS: f64 = 2.0;
@@ -36,6 +39,9 @@ pub(crate) struct Args {
     /// Fail if a target is missed.
     #[arg(long)]
     check: bool,
+    /// One round, and a tenth of the idle connections.
+    #[arg(long)]
+    short: bool,
 }
 
 /// Measures all of it.
@@ -44,17 +50,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cgroup::sweep()?;
     figures::machine();
     let mut figures = Figures::default();
-    measure(&Program::own()?, &mut figures)?;
+    measure(&Program::own()?, args.short, &mut figures)?;
     let missed = figures.missed();
     ensure!(!args.check || missed.is_empty(), "targets that are missed:\n  {}", missed.join("\n  "));
     Ok(())
 }
 
-fn measure(program: &Program, figures: &mut Figures) -> Result<()> {
+fn measure(program: &Program, short: bool, figures: &mut Figures) -> Result<()> {
+    let [full, one] = ROUNDS;
+    let (wanted, rounds) = if short { (FEW, one) } else { (IDLE, full) };
     let world = World::new(program, Size { pairs: PAIRS, cold: 0, workers: None })?;
-    idle(&world, figures)?;
+    idle(&world, wanted, figures)?;
     for (flood, target) in FLOODS {
-        neighbour(&world, flood, target, figures)?;
+        neighbour(&world, (flood, rounds), target, figures)?;
     }
     Ok(())
 }
@@ -70,19 +78,19 @@ fn rss(world: &World) -> Result<[f64; 2]> {
 }
 
 /// As many as are wanted, or, where nobody may have so many descriptors, as there are but for a twentieth.
-fn how_many() -> Result<usize> {
+fn how_many(wanted: u64) -> Result<usize> {
     let limit = linux::limits::raise_descriptors()?;
     let most = limit - limit / 20;
-    if most < IDLE {
+    if most < wanted {
         println!(
-            "  no process may hold more than {limit} descriptors here: {most} connections are had in place of {IDLE}"
+            "  no process may hold more than {limit} descriptors here: {most} connections are had in place of {wanted}"
         );
     }
-    Ok(usize::try_from(IDLE.min(most))?)
+    Ok(usize::try_from(wanted.min(most))?)
 }
 
-fn idle(world: &World, figures: &mut Figures) -> Result<()> {
-    let count = how_many()?;
+fn idle(world: &World, wanted: u64, figures: &mut Figures) -> Result<()> {
+    let count = how_many(wanted)?;
     let (before, open_before, began) = (rss(world)?, descriptors(world)?, Instant::now());
     let mut clients = world.hold_all(count)?;
     let took = began.elapsed();
@@ -117,11 +125,16 @@ fn idle(world: &World, figures: &mut Figures) -> Result<()> {
 }
 
 /// What a neighbour's slowest connections lose beside a pod that opens so many a second.
-fn neighbour(world: &World, flood: f64, target: Option<f64>, figures: &mut Figures) -> Result<()> {
+fn neighbour(
+    world: &World,
+    (flood, rounds): (f64, usize),
+    target: Option<f64>,
+    figures: &mut Figures,
+) -> Result<()> {
     let own = Order { rate: Some(NEIGHBOUR), seconds: LENGTH, pairs: Some(1), ..Order::connect(1) };
     let flood = Order { rate: Some(flood), ..own };
     let mut sides = [Side::default(), Side::default()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (side, way) in sides.iter_mut().zip([Way::Direct, Way::Meshed]) {
             let quiet = world.slice(way, &own)?.outcome;
             let [beside, flooding] = world.beside(way, &own, &flood)?;

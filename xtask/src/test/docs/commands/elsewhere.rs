@@ -34,8 +34,7 @@ struct Entry {
 const CI: &str = ".ci/run";
 const KIND: &str = "tests/kind/run";
 const CHECKS: &str = ".github/workflows/checks.yaml";
-const CONTRIBUTING: &str = "CONTRIBUTING.md";
-const BY_HAND: &str = "are run by hand";
+const DOCS: &str = "xtask/src/test/docs.rs";
 
 /// Of two that fit the longer one counts.
 const ELSEWHERE: [Entry; 28] = [
@@ -97,13 +96,13 @@ const ELSEWHERE: [Entry; 28] = [
     },
     Entry {
         begins: "cargo xtask bench",
-        why: "it wants a machine of its own",
-        who: Nobody(CONTRIBUTING, BY_HAND),
+        why: "it is run in its short form once the commands have been",
+        who: Line(DOCS, "bench::rehearse(&binaries)"),
     },
     Entry {
         begins: "cargo xtask screenshots",
-        why: "it replaces pictures that are kept",
-        who: Nobody(CONTRIBUTING, BY_HAND),
+        why: "it is run once the commands have been, and replaces nothing then",
+        who: Line(DOCS, "screenshots::rehearse(&built, &binaries)"),
     },
     Entry {
         begins: "cargo build",

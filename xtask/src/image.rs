@@ -20,7 +20,7 @@ use self::layout::{Image, pack};
 /// Bytes of the image at most: as it is sent, and of what is shipped also as it lies on a node.
 const LARGEST: usize = 25 << 20;
 /// The name of an image that is not given another one.
-const NAME: &str = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION"));
+pub(crate) const NAME: &str = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION"));
 /// How names are looked up: the C library reads no other file of its own in this image.
 const NSSWITCH: &[u8] = b"hosts: files dns\n";
 

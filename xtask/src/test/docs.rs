@@ -2,10 +2,12 @@
 //!
 //! Its links lead somewhere, what it names (metrics, log fields, flags, variables) is there and what is there it names, the book can be
 //! made of it, and every command does what it says there, on a node with a real agent and pods, or is listed with whoever runs it.
+//! The scenarios of `tests/kind` are run with stand-ins for a cluster.
 
 mod book;
 mod commands;
 mod fields;
+mod kind;
 mod links;
 mod names;
 
@@ -32,6 +34,7 @@ pub(super) fn run() -> Result<()> {
     names::check(&pages, &Catalogue::read()?)?;
     fields::check()?;
     book::build()?;
+    kind::check()?;
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
     setup::ensure(&setup::SHOWN)?;

@@ -124,7 +124,7 @@ const ELSEWHERE: [Entry; 28] = [
     },
     Entry {
         begins: "docker build -f deploy/Dockerfile",
-        why: "it needs a container engine",
+        why: "it needs a container engine; what the file says is compared with what it builds from and with our own image",
         who: Nobody("README.md", "the Dockerfile has not been built"),
     },
     Entry {

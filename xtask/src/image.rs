@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
 
 use crate::binaries::{self, Binaries, target_dir};
 use crate::shell;
@@ -20,7 +21,7 @@ use self::layout::{Image, pack};
 /// Bytes of the image at most: as it is sent, and of what is shipped also as it lies on a node.
 const LARGEST: usize = 25 << 20;
 /// The name of an image that is not given another one.
-const NAME: &str = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION"));
+pub(crate) const NAME: &str = concat!("localhost/culvert:", env!("CARGO_PKG_VERSION"));
 /// How names are looked up: the C library reads no other file of its own in this image.
 const NSSWITCH: &[u8] = b"hosts: files dns\n";
 
@@ -56,6 +57,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What its containers run, and with which variables, as the specification of images has it (`config`).
+pub(crate) fn config() -> Value {
+    json!({ "Entrypoint": ["/usr/bin/culvert"], "Cmd": ["run"], "Env": ["PATH=/usr/bin"] })
+}
+
 /// Makes the image of what the tests run; returns where its archive is.
 pub(crate) fn of(tested: &Binaries) -> Result<PathBuf> {
     let output = target_dir()?.join("image/tests.tar");
@@ -83,7 +89,7 @@ fn make(output: &Path, name: &str, agent: &Path, plugin: &Path) -> Result<Vec<u8
     let layer = layer.finish();
     let unpacked = layer.len();
     let architecture = architecture(&binaries::host_triple()?)?;
-    let image = Image { layer, name, architecture, entrypoint: &["/usr/bin/culvert"] };
+    let image = Image { layer, name, architecture, config: config() };
     let packed = pack(&image)?;
     if packed.len() > LARGEST {
         bail!("the image has {} bytes, and {unpacked} unpacked; at most {LARGEST} are allowed", packed.len());

@@ -4,9 +4,9 @@ kubectl -n istio-system delete daemonset/ztunnel --cascade=foreground --timeout 
 helm uninstall culvert --namespace istio-system --wait
 for node in $(kubectl get nodes -o name); do
   name="${node#node/}"
-  expect "$name has no plugin" bash -c "! docker exec $name test -e /opt/cni/bin/culvert-cni"
-  expect "$name has no entry" bash -c "! docker exec $name grep -rq culvert-cni /etc/cni/net.d"
-  expect "$name has nothing pinned" bash -c "! docker exec $name test -e /sys/fs/bpf/culvert/v1"
+  expect "$name has no plugin" docker exec "$name" sh -c "! test -e /opt/cni/bin/culvert-cni"
+  expect "$name has no entry" docker exec "$name" sh -c "! grep -rq culvert-cni /etc/cni/net.d"
+  expect "$name has nothing pinned" docker exec "$name" sh -c "! test -e /sys/fs/bpf/culvert/v1"
 done
 expect "no pod is said to be captured" annotated ""
 expect "a pod reaches the server" get mesh/client http://server.mesh:8080/

@@ -26,11 +26,11 @@ use crate::store::{Place, Store};
 /// A request that was answered, or at least read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// `get`, `list`, `watch`, `patch`, `delete`, `portforward`, `exec` or `log`.
+    /// `get`, `list`, `watch`, `patch`, `delete`, `portforward`, `exec` or `log`; of a review of access `create`.
     pub verb: &'static str,
     /// Its path and query.
     pub uri: String,
-    /// Its body, of a patch.
+    /// Its body, of a patch or a review.
     pub body: Value,
 }
 

@@ -12,11 +12,26 @@ pub struct Resource {
 }
 
 /// All that are served.
-pub(crate) const KNOWN: [Resource; 4] = [crate::PODS, crate::NAMESPACES, crate::NODES, crate::DAEMON_SETS];
+pub(crate) const KNOWN: [Resource; 8] = [
+    crate::PODS,
+    crate::NAMESPACES,
+    crate::NODES,
+    crate::DAEMON_SETS,
+    crate::CLUSTER_ROLES,
+    crate::CLUSTER_ROLE_BINDINGS,
+    crate::ROLES,
+    crate::ROLE_BINDINGS,
+];
+/// Group and version of rights.
+pub(crate) const RIGHTS: &str = "rbac.authorization.k8s.io/v1";
 
 impl Resource {
     pub(crate) const fn core(plural: &'static str, kind: &'static str) -> Self {
         Self::of("v1", plural, kind)
+    }
+
+    pub(crate) const fn rights(plural: &'static str, kind: &'static str) -> Self {
+        Self::of(RIGHTS, plural, kind)
     }
 
     pub(crate) const fn of(api_version: &'static str, plural: &'static str, kind: &'static str) -> Self {
@@ -25,7 +40,17 @@ impl Resource {
 
     /// Whether its objects are in namespaces.
     pub(crate) fn is_namespaced(self) -> bool {
-        !matches!(self.plural, "namespaces" | "nodes")
+        !matches!(self.plural, "namespaces" | "nodes" | "clusterroles" | "clusterrolebindings")
+    }
+
+    /// The group, as rules have it: that of the core has no name.
+    pub(crate) fn group(self) -> &'static str {
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// Whether its objects say what is to be and what is.
+    pub(crate) fn has_spec(self) -> bool {
+        self.api_version != RIGHTS
     }
 
     /// That of an object.
@@ -104,6 +129,9 @@ mod tests {
         assert_eq!(parse("/api/v1/namespaces/demo/pods/a/status").as_deref(), Some("pods demo a status"));
         assert_eq!(parse("/apis/apps/v1/namespaces/s/daemonsets/z").as_deref(), Some("daemonsets s z "));
         assert_eq!(parse("/api/v1/nodes/n1").as_deref(), Some("nodes  n1 "));
+        let rights = "/apis/rbac.authorization.k8s.io/v1";
+        assert_eq!(parse(&format!("{rights}/clusterroles/c")).as_deref(), Some("clusterroles  c "));
+        assert_eq!(parse(&format!("{rights}/namespaces/s/roles/r")).as_deref(), Some("roles s r "));
         for odd in ["/", "/version", "/api/v1/secrets", "/apis/apps/v1/pods", "/api/v1/pods/a"] {
             assert_eq!(parse(odd), None, "{odd}");
         }

@@ -35,6 +35,14 @@ impl Selector {
         Ok(Self { fields, labels })
     }
 
+    /// The only name that objects may have, if there is one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.fields.iter().find_map(|term| match term {
+            Term::Is(field, name) if field == "metadata.name" => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let field =
             |name: &str| object.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_str);

@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::{Request, Response, header};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::access::{self, User, Wish};
 use crate::api::{Seen, Shared};
 use crate::error::{Refusal, respond};
 use crate::faults::{Fault, Verb};
@@ -25,7 +28,7 @@ use crate::path::Target;
 use crate::select::Selector;
 use crate::store::Place;
 use crate::watch;
-use crate::{discovery, exec, forward};
+use crate::{discovery, exec, forward, protobuf};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -127,6 +130,10 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
     if let Some(document) = discovery::document(parts.uri.path()) {
         return Ok(respond(200, &document));
     }
+    let user = User::of(&parts.headers)?;
+    if parts.uri.path() == access::REVIEWS && parts.method == Method::POST {
+        return reviewed(shared, user.as_ref(), &parts, &read(body).await);
+    }
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let Some(target) = Target::parse(parts.uri.path()) else {
         return Err(Refusal::not_found(parts.uri.path()));
@@ -152,14 +159,15 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
         }
         _ => Style::Merge,
     };
-    let body = axum::body::to_bytes(Body::new(body), LONGEST).await.unwrap_or_default();
-    let changes = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let changes = serde_json::from_slice(&read(body).await).unwrap_or(Value::Null);
     shared.note(Seen { verb: verb.as_str(), uri: parts.uri.to_string(), body: changes.clone() });
+    let selector = Selector::parse(query.get("fieldSelector"), query.get("labelSelector"))?;
+    access::check(&shared.store(), user.as_ref(), &Wish::of(verb, &target, &selector))?;
     let mut upgrade = upgrade;
     let mut done = || match verb {
         Verb::Get => get(shared, &target),
-        Verb::List => list(shared, &target, &query),
-        Verb::Watch => watch::start(shared, &target, &query),
+        Verb::List => list(shared, &target, &selector, &query),
+        Verb::Watch => watch::start(shared, &target, &selector, &query),
         Verb::Patch => patched(shared, &target, &changes, style),
         Verb::Delete => deleted(shared, &target),
         Verb::PortForward => forward::start(wanted(shared, &target, &query)?, &parts.headers, upgrade.take()),
@@ -180,6 +188,27 @@ async fn handle(shared: &Arc<Shared>, mut request: Request<Incoming>) -> Result<
         }
         Some(Fault::Cut) => Ok(Response::new(watch::cut())),
     }
+}
+
+async fn read(body: Incoming) -> Bytes {
+    axum::body::to_bytes(Body::new(body), LONGEST).await.unwrap_or_default()
+}
+
+/// A review of what somebody may do.
+fn reviewed(
+    shared: &Shared,
+    user: Option<&User>,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Response<Body>, Refusal> {
+    let is_protobuf = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == protobuf::TYPE);
+    let review = if is_protobuf {
+        protobuf::review(body)?
+    } else {
+        serde_json::from_slice(body).map_err(|error| Refusal::bad(error.to_string()))?
+    };
+    shared.note(Seen { verb: "create", uri: parts.uri.to_string(), body: review.clone() });
+    Ok(respond(201, &access::reviewed(&shared.store(), user, &review)?))
 }
 
 /// What a request to forward a port of a pod is about.
@@ -230,8 +259,12 @@ fn get(shared: &Shared, target: &Target) -> Result<Response<Body>, Refusal> {
 }
 
 /// A page of a list. The token of the next one is the place where this one ends.
-fn list(shared: &Shared, target: &Target, query: &Query) -> Result<Response<Body>, Refusal> {
-    let selector = Selector::parse(query.get("fieldSelector"), query.get("labelSelector"))?;
+fn list(
+    shared: &Shared,
+    target: &Target,
+    selector: &Selector,
+    query: &Query,
+) -> Result<Response<Body>, Refusal> {
     let limit = query.get("limit").parse().ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
     let after = match query.get("continue") {
         "" => None,

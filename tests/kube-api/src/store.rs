@@ -53,8 +53,10 @@ impl Store {
         let Some(root) = object.as_object_mut() else { return Err(Refusal::bad("no object")) };
         root.insert("apiVersion".to_owned(), resource.api_version.into());
         root.insert("kind".to_owned(), resource.kind.into());
-        root.entry("spec").or_insert_with(|| json!({}));
-        root.entry("status").or_insert_with(|| json!({}));
+        if resource.has_spec() {
+            root.entry("spec").or_insert_with(|| json!({}));
+            root.entry("status").or_insert_with(|| json!({}));
+        }
         let Some(metadata) = root.get_mut("metadata").and_then(Value::as_object_mut) else {
             return Err(Refusal::bad("no metadata"));
         };

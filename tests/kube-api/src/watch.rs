@@ -38,7 +38,12 @@ struct Watch {
 }
 
 /// Begins a watch.
-pub(crate) fn start(shared: &Arc<Shared>, target: &Target, query: &Query) -> Result<Response<Body>, Refusal> {
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    target: &Target,
+    selector: &Selector,
+    query: &Query,
+) -> Result<Response<Body>, Refusal> {
     let version = match query.get("resourceVersion") {
         "" | "0" => shared.store().version(),
         text => text.parse().map_err(|_| Refusal::bad(format!("no resource version: {text}")))?,
@@ -48,7 +53,7 @@ pub(crate) fn start(shared: &Arc<Shared>, target: &Target, query: &Query) -> Res
     let watch = Watch {
         shared: Arc::clone(shared),
         target: target.clone(),
-        selector: Selector::parse(query.get("fieldSelector"), query.get("labelSelector"))?,
+        selector: selector.clone(),
         version,
         bookmarks: query.is_set("allowWatchBookmarks"),
         next_bookmark: now + BOOKMARK,

@@ -17,8 +17,8 @@ pub(super) struct Image<'a> {
     pub(super) name: &'a str,
     /// The machine that it runs on.
     pub(super) architecture: &'a str,
-    /// What it runs.
-    pub(super) entrypoint: &'a [&'a str],
+    /// What it runs, and with which variables.
+    pub(super) config: Value,
 }
 
 /// The blobs of a layout, by what they hold.
@@ -48,7 +48,7 @@ pub(super) fn pack(image: &Image<'_>) -> Result<Vec<u8>> {
     let config = json!({
         "architecture": image.architecture,
         "os": "linux",
-        "config": { "Entrypoint": image.entrypoint, "Cmd": ["run"], "Env": ["PATH=/usr/bin"] },
+        "config": image.config,
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{}", digest(&image.layer))] },
         "history": [{ "created_by": "cargo xtask image" }],
     });
@@ -112,7 +112,7 @@ mod tests {
             layer: layer.finish(),
             name: "localhost/x:1",
             architecture: "amd64",
-            entrypoint: &["/program"],
+            config: json!({ "Entrypoint": ["/program"] }),
         }
     }
 

@@ -1,11 +1,14 @@
 //! `test docs`: the documentation says what is so.
 //!
 //! Its links lead somewhere, what it names (metrics, log fields, flags, variables) is there and what is there it names, the book can be
-//! made of it, and every command does what it says there, on a node with a real agent and pods, or is listed with whoever runs it.
+//! made of it, and every command does what it says there, on a node with a real agent and pods, or is listed with whoever runs it. Of
+//! what takes a container engine, the scenarios of `tests/kind` are run with stand-ins, and what `deploy/Dockerfile` says is looked at.
 
 mod book;
 mod commands;
+mod dockerfile;
 mod fields;
+mod kind;
 mod links;
 mod names;
 
@@ -32,6 +35,8 @@ pub(super) fn run() -> Result<()> {
     names::check(&pages, &Catalogue::read()?)?;
     fields::check()?;
     book::build()?;
+    dockerfile::check()?;
+    kind::check()?;
     setup::require_root()?;
     setup::ensure(&setup::RUNTIME)?;
     setup::ensure(&setup::SHOWN)?;

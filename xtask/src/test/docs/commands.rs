@@ -9,7 +9,7 @@
 mod elsewhere;
 mod shown;
 mod stage;
-mod tasks;
+pub(super) mod tasks;
 mod words;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,8 @@
 //! Where commands are run: a node with a real agent, two pods of the mesh that talk with one another, the API of a cluster, kubectl and Helm.
 //!
-//! The API is the tests' stand-in (`tests/kube-api`), in which every page finds the same objects. Paths of a node's own (`/etc/cni/net.d`
-//! and its like) lie below the stage's directory, which is also home and current directory. Nothing of the machine is changed.
+//! The API is the tests' stand-in (`tests/kube-api`), in which every page finds the same objects, among them the chart's rights. Paths of
+//! a node's own (`/etc/cni/net.d` and its like) lie below the stage's directory, which is also home and current directory. Nothing of the
+//! machine is changed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -52,12 +53,18 @@ const INSTEAD: [(&str, &str); 3] = [
     ("helm upgrade ", "helm upgrade --install --dry-run=client "),
 ];
 
+/// Prints the chart's rights, as Helm renders and kubectl reads them.
+const RIGHTS: &str = "helm template culvert deploy/helm/culvert --namespace istio-system --show-only templates/rbac.yaml \
+    | kubectl create --dry-run=client --validate=false --output json --filename -";
+
 /// The node and what is around it.
 pub(super) struct Stage {
     node: Node,
     directory: PathBuf,
     path: OsString,
     api: Mutex<Api>,
+    /// What every page finds in the API.
+    objects: Vec<Value>,
     _agent: Agent,
     _talk: (App, Http),
     _pods: [Pod; 2],
@@ -90,8 +97,14 @@ impl Stage {
         lay_out(&directory, &file, &agent.log_path(), binaries)?;
         let path = programs(&binaries.agent)?;
         let api = Api::start(&built.program("kube-api")?, &node, &directory, &path, &agent.log_path())?;
-        let api = Mutex::new(api);
-        Ok(Self { node, directory, path, api, _agent: agent, _talk: (serving, talk), _pods: pods })
+        let (api, objects) = (Mutex::new(api), objects_of_a_cluster(node.name()));
+        let talk = (serving, talk);
+        let mut stage = Self { node, directory, path, api, objects, _agent: agent, _talk: talk, _pods: pods };
+        let rights = command::run(&mut stage.shell(RIGHTS))?;
+        for object in serde_json::Deserializer::from_str(&rights).into_iter() {
+            stage.objects.push(object.context("the chart's rights")?);
+        }
+        Ok(stage)
     }
 
     /// The subcommands of our command line.
@@ -118,7 +131,7 @@ impl Stage {
     /// Has the API's objects be what every page begins with.
     pub(super) fn begin_page(&self) -> Result<()> {
         let objects = self.directory.join("objects.json");
-        fs::write(&objects, objects_of_a_cluster(self.node.name()).to_string())?;
+        fs::write(&objects, json!(self.objects).to_string())?;
         let mut api = self.api.lock().unwrap_or_else(PoisonError::into_inner);
         api.obey(&format!("apply {}", objects.display()))
     }
@@ -363,7 +376,7 @@ impl Drop for Api {
 }
 
 /// A cluster of one node: the old data plane's DaemonSets, the agent's pod, and the pods of the mesh.
-fn objects_of_a_cluster(node: &str) -> Value {
+fn objects_of_a_cluster(node: &str) -> Vec<Value> {
     let set = |name: &str| {
         let labels = json!({"app": name});
         json!({
@@ -382,17 +395,17 @@ fn objects_of_a_cluster(node: &str) -> Value {
         })
     };
     let space = |name: &str| json!({"kind": "Namespace", "metadata": {"name": name}});
-    json!([
+    vec![
         space(NAMESPACE),
         space("istio-system"),
-        {"kind": "Node", "metadata": {"name": node}},
+        json!({"kind": "Node", "metadata": {"name": node}}),
         set("ztunnel"),
         set("istio-cni-node"),
         set("ztunnel-culvert"),
         pod("istio-system", "ztunnel-node1", &json!({"app": "ztunnel"}), "DaemonSet", "ztunnel"),
         pod(NAMESPACE, "sleep", &json!({"app": "sleep"}), "ReplicaSet", "sleep-1"),
         pod(NAMESPACE, "productpage", &json!({"app": "productpage"}), "ReplicaSet", "productpage-1"),
-    ])
+    ]
 }
 
 #[cfg(test)]

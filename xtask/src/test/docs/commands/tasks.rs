@@ -8,13 +8,13 @@ use clap::Parser as _;
 use crate::Task;
 
 /// How such a line begins.
-pub(super) const BEGIN: &str = "cargo xtask ";
+pub(in crate::test::docs) const BEGIN: &str = "cargo xtask ";
 
 /// What a reader puts in, where not every word will do.
 const VALUES: [(&str, &str); 2] = [("N", "3"), ("NAME", "bookinfo")];
 
 /// Fails if there is no such command line.
-pub(super) fn check(command: &str) -> Result<()> {
+pub(in crate::test::docs) fn check(command: &str) -> Result<()> {
     let line = command.strip_prefix(BEGIN).context("no task")?;
     for form in forms(line) {
         let form = super::words::filled(&form, &VALUES);

@@ -63,13 +63,14 @@ pub fn log_levels(data: &[u8]) {
     let start = lines.next().unwrap_or_default();
     let mut directives = Directives::started(start);
     let log_takes_start = EnvFilter::try_new(directives.filter()).is_ok();
-    // However many colons there are between the parts of a scope. What names a scope below it is about that alone.
+    // However many colons there are between the parts of a scope. What names a scope below it is about that alone. What only the log can
+    // read has its scope before the first sign that is of no scope.
     let plain = |text: &str| text.split(':').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
     let names = |word: &str, scope: &str| {
         let word = plain(word.trim());
-        let of_rest = |rest: &str| match rest.split_once('[') {
-            Some((below, _)) => below.trim().is_empty(),
-            None => rest.rsplit_once(['=', ':']).map_or(rest, |(below, _)| below).trim().is_empty(),
+        let of_rest = |rest: &str| {
+            let below = rest.split_once(['[', '=']).or_else(|| rest.rsplit_once(':'));
+            below.map_or(rest, |(below, _)| below).trim_matches([':', ' ']).trim().is_empty()
         };
         word.strip_prefix(&plain(scope)).is_some_and(of_rest)
     };

@@ -3,15 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-
 use super::given::Source;
 use super::kinds::{GRACE, LISTEN, PATH, SWITCH};
 use super::reader::Reader;
 use super::setting::{Kind, Section, Setting};
 use crate::admin::AdminAddress;
 use crate::cli::Place;
-use crate::logging::LogFormat;
+use crate::logging::{Levels, LogFormat};
 
 /// What of the grace period of a pod is left for everything but connections.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -177,7 +175,7 @@ fn filter(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Err("a filter is missing".to_owned());
     }
-    match EnvFilter::try_new(text) {
+    match Levels::filter(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(error) => Err(format!("no filter: {error}")),
     }

@@ -22,7 +22,7 @@ pub(crate) struct Levels {
 impl Levels {
     /// The filter of a log that begins with these words of `RUST_LOG`.
     pub(crate) fn filter(words: &str) -> Result<EnvFilter, ParseError> {
-        EnvFilter::try_new(Directives::started(words).filter())
+        read(&Directives::started(words).filter())
     }
 
     /// Of a log that began with [`Levels::filter`] of `filter`, which `handle` replaces.
@@ -42,13 +42,19 @@ impl Levels {
         next.apply(change)?;
         if next != *current {
             let refused = |error: &dyn fmt::Display| LevelError::Refused(error.to_string());
-            let filter = EnvFilter::try_new(next.filter()).map_err(|error| refused(&error))?;
+            let filter = read(&next.filter()).map_err(|error| refused(&error))?;
             self.filter.reload(filter).map_err(|error| refused(&error))?;
             tracing::info!(levels = %next, "log levels changed");
             *current = next;
         }
         Ok(current.to_string())
     }
+}
+
+/// Reads the words of a filter. A span's field has to be what is written there to the letter: as a regular expression, of which a hundred
+/// dots are one, it could keep the agent from starting.
+fn read(words: &str) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(words)
 }
 
 #[cfg(test)]
@@ -131,5 +137,11 @@ mod tests {
             let is_written = tracing::enabled!(target: "kube_client::client", tracing::Level::WARN);
             assert_eq!(is_written, expected, "{filter}");
         }
+    }
+
+    #[test]
+    fn a_field_of_a_span_is_no_regular_expression() {
+        assert!(Levels::filter("[request{path=(}]=debug").is_ok());
+        assert!(Levels::filter(&format!("[request{{path=1{}}}]=debug", ".".repeat(200))).is_ok());
     }
 }

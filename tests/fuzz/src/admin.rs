@@ -6,6 +6,7 @@ use protocols::admin::{MAX_MESSAGE, Request, VERSION};
 use protocols::levels::{Directives, LevelChange, SILENT};
 use protocols::origin;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// A request of the command line is of this release, and is written as it was read.
 ///
@@ -53,6 +54,11 @@ pub fn admin_port(data: &[u8]) {
     assert_eq!(again.level, change.level);
 }
 
+/// As the agent has the log read a filter.
+fn taken(directives: &Directives) -> Result<EnvFilter, ParseError> {
+    EnvFilter::builder().with_regex(false).parse(directives.filter())
+}
+
 /// The first line is what the log began with, each further one a change.
 ///
 /// # Panics
@@ -62,7 +68,7 @@ pub fn log_levels(data: &[u8]) {
     let mut lines = text.split('\n').take(8);
     let start = lines.next().unwrap_or_default();
     let mut directives = Directives::started(start);
-    let log_takes_start = EnvFilter::try_new(directives.filter()).is_ok();
+    let log_takes_start = taken(&directives).is_ok();
     // However many colons there are between the parts of a scope. What names a scope below it is about that alone. What only the log can
     // read has its scope before the first sign that is of no scope.
     let plain = |text: &str| text.split(':').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(":");
@@ -88,8 +94,7 @@ pub fn log_levels(data: &[u8]) {
         assert_eq!(again, directives, "a change is what it is, however often");
         // What can be read is taken by the log, unless it did not take the beginning either.
         if log_takes_start {
-            let taken = EnvFilter::try_new(directives.filter());
-            assert!(taken.is_ok(), "{directives} as {}", directives.filter());
+            assert!(taken(&directives).is_ok(), "{directives} as {}", directives.filter());
         }
         named |= is_named(change);
     }

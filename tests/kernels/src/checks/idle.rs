@@ -15,10 +15,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::Progress;
 use super::pair::{Agent, PATIENCE, Pair, RIGHT};
 
-/// Where the application listens.
-const PORT: u16 = 8081;
-/// Threads that open connections.
-const CLIENTS: usize = 8;
+/// Where the application listens. To one port alone the kernel would look through thousands of ports of the client's for each new one, once
+/// half of them are used.
+const PORTS: [u16; 4] = [8081, 8082, 8083, 8084];
+/// Threads that open connections to each.
+const CLIENTS: usize = 2;
 /// How long they do nothing.
 const IDLE: Duration = Duration::from_secs(2);
 /// After how many it is told how many there are.
@@ -36,10 +37,13 @@ pub(super) fn run(progress: &mut Progress, pair: &Pair, count: usize) -> Result<
         ensure!(limit as usize > count * 2 + FEW, "no more than {limit} descriptors may be held");
         let before = held(pair)?;
         let memory = memory(pair)?;
-        let to = pair.families.first().context("no family")?.of(RIGHT, PORT);
-        let app = serve(&pair.right, to, count + 1)?;
+        let family = pair.families.first().context("no family")?;
+        let places = PORTS.map(|port| family.of(RIGHT, port));
+        // With one that comes late.
+        let each = count.div_ceil(PORTS.len());
+        let apps = places.map(|place| serve(&pair.right, place, each + 1));
         let began = Instant::now();
-        let clients = open_all(&pair.left, to, count)?;
+        let clients = open_all(&pair.left, &places, each)?;
         let took = began.elapsed();
         let during = held(pair)?;
         for ((agent, before), during) in pair.agents.iter().zip(&before).zip(&during) {
@@ -56,15 +60,17 @@ pub(super) fn run(progress: &mut Progress, pair: &Pair, count: usize) -> Result<
         println!("            opened in {:.1} s", took.as_secs_f64());
         sleep(IDLE);
         // Somebody else is served meanwhile, and then each of them.
-        let late = Client::open(&pair.left, to)?;
-        let all = clients.into_iter().chain([late]).collect::<Vec<_>>();
+        let late = places.map(|place| Client::open(&pair.left, place));
+        let all = clients.into_iter().map(Ok).chain(late).collect::<Result<Vec<_>>>()?;
         for client in &all {
             (&client.stream).write_all(WORD)?;
         }
         for client in all {
             client.end()?;
         }
-        app.join().map_err(|_| anyhow!("the application panicked"))??;
+        for app in apps {
+            app?.join().map_err(|_| anyhow!("the application panicked"))??;
+        }
         let end = Instant::now() + PATIENCE;
         while held(pair)?.iter().zip(&before).any(|(now, before)| *now > before + FEW) {
             ensure!(Instant::now() < end, "descriptors: {before:?} before, and {:?} long after", held(pair)?);
@@ -89,7 +95,7 @@ fn serve(pod: &Netns, at: SocketAddr, count: usize) -> Result<JoinHandle<Result<
         let (mut all, began) = (Vec::with_capacity(count), Instant::now());
         while all.len() < count {
             if all.len() % STEP == 0 {
-                println!("            {} after {:.1} s", all.len(), began.elapsed().as_secs_f64());
+                println!("            {at}: {} after {:.1} s", all.len(), began.elapsed().as_secs_f64());
             }
             let (mut stream, _) = listener.accept()?;
             stream.set_read_timeout(Some(PATIENCE))?;
@@ -109,15 +115,16 @@ fn serve(pod: &Netns, at: SocketAddr, count: usize) -> Result<JoinHandle<Result<
     }))
 }
 
-fn open_all(pod: &Netns, to: SocketAddr, count: usize) -> Result<Vec<Client>> {
+/// Opens `each` to each place.
+fn open_all(pod: &Netns, places: &[SocketAddr], each: usize) -> Result<Vec<Client>> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..CLIENTS)
-            .map(|thread| {
-                let own = count / CLIENTS + usize::from(thread < count % CLIENTS);
-                scope.spawn(move || (0..own).map(|_| Client::open(pod, to)).collect::<Result<Vec<_>>>())
-            })
-            .collect();
-        let mut all = Vec::with_capacity(count);
+        let open = |to: SocketAddr, number: usize| {
+            let own = each / CLIENTS + usize::from(number < each % CLIENTS);
+            scope.spawn(move || (0..own).map(|_| Client::open(pod, to)).collect::<Result<Vec<_>>>())
+        };
+        let threads: Vec<_> =
+            places.iter().flat_map(|to| (0..CLIENTS).map(move |number| open(*to, number))).collect();
+        let mut all = Vec::with_capacity(each * places.len());
         for thread in threads {
             all.extend(thread.join().map_err(|_| anyhow!("a client panicked"))??);
         }

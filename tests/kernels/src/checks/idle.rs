@@ -102,12 +102,14 @@ fn serve(pod: &Netns, at: SocketAddr, count: usize) -> Result<JoinHandle<Result<
             stream.write_all(HELLO)?;
             all.push(stream);
         }
-        for mut stream in all {
-            let mut heard = Vec::new();
-            // Its client says one word, and waits for it before it ends.
+        // Its clients wait for their words in an order of their own.
+        for stream in &mut all {
             let mut word = [0; 1];
             stream.read_exact(&mut word)?;
             stream.write_all(&word)?;
+        }
+        for mut stream in all {
+            let mut heard = Vec::new();
             stream.read_to_end(&mut heard)?;
             ensure!(heard.is_empty(), "{heard:?} came unasked");
         }

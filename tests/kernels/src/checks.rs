@@ -1,7 +1,6 @@
 //! The checks, in their order: each stands on what the ones before it left.
 
 mod guard;
-mod idle;
 mod life;
 mod pair;
 mod steer;
@@ -76,9 +75,6 @@ fn all(progress: &mut Progress, world: &World) -> Result<()> {
     }
     let mut pair = Pair::new(world.families)?;
     progress.check("two agents capture a pod each and are ready", || pair.start_agents())?;
-    if let Some(count) = guest::connections()? {
-        idle::run(progress, &pair, count)?;
-    }
     weather::run(progress, &pair)
 }
 

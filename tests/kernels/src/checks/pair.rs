@@ -20,8 +20,6 @@ const FILES: &str = "/run/culvert-pair";
 const PINS: &str = "/sys/fs/bpf/culvert-pair";
 /// Where an agent says whether it is ready.
 const READINESS: u16 = 15021;
-/// Connections that a pod may have.
-const MOST: &str = "30000";
 /// Longest wait for an agent to be ready, or for an exchange: the processor is emulated, and the wire may be bad.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,7 +37,7 @@ pub(super) struct Pair {
     pub(super) left: Netns,
     pub(super) right: Netns,
     /// Those of the left one and the right one.
-    pub(super) agents: Vec<Agent>,
+    agents: Vec<Agent>,
 }
 
 impl Pair {
@@ -93,7 +91,7 @@ impl Pair {
 
 /// The agent's program, on a node of its own.
 pub(super) struct Agent {
-    pub(super) name: &'static str,
+    name: &'static str,
     node: Netns,
     child: Child,
 }
@@ -104,10 +102,7 @@ impl Agent {
         loopback_up(&node)?;
         let log = std::fs::File::create(directory.join("log"))?;
         let mut command = Command::new(guest::AGENT);
-        // One pod has all that there are.
-        command
-            .args(["run", "--max-connections-per-pod", MOST, "--node", name, "--mesh"])
-            .arg(directory.join("mesh.yaml"));
+        command.args(["run", "--node", name, "--mesh"]).arg(directory.join("mesh.yaml"));
         command.arg("--run-dir").arg(&directory).arg("--bpffs").arg(Path::new(PINS).join(name));
         command.stdout(log.try_clone()?).stderr(log);
         let child = node.run(|| command.spawn())?.context("starting the agent")?;
@@ -125,18 +120,6 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
-    }
-
-    /// How many descriptors it holds.
-    pub(super) fn descriptors(&self) -> Result<usize> {
-        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
-    }
-
-    /// Memory that it has for itself, in KiB.
-    pub(super) fn memory(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     fn is_ready(&self) -> bool {

@@ -18,8 +18,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-/// Connections that are polled in one turn, some tens of microseconds each.
-const TURN: usize = 3;
+/// Connections that are polled in one turn, some tens of microseconds each. What one turn writes to a tunnel goes out together: with three of
+/// them each connection took an eighth more of a CPU.
+const TURN: usize = 8;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -5,6 +5,7 @@
 //! nothing. Two ends which ask at the same moment (their clocks start together) while each is in the middle of a frame that the
 //! other does not read would wait for each other until both are given up.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
@@ -12,8 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use super::signs::Signs;
 
+/// The part of the limit that is waited for at its end, anew: this end itself may not have run for a while (a paused machine, a starved
+/// CPU), and what the peer has said meanwhile is read in it.
+const LAST: u32 = 10;
+
 /// Returns when the peer has stopped answering; with no `ping` it never does. It is asked within `interval` of the last of its
-/// `signs`, and may take `limit`.
+/// `signs`, and may take `limit`; whatever else comes from it meanwhile is a sign as well, behind which its answer may wait.
 pub(super) async fn peer_lost(ping: Option<PingPong>, interval: Duration, limit: Duration, signs: Signs) {
     let Some(mut ping) = ping else { return std::future::pending().await };
     loop {
@@ -23,9 +28,17 @@ pub(super) async fn peer_lost(ping: Option<PingPong>, interval: Duration, limit:
         if signs.count() != before {
             continue;
         }
-        match timeout(limit, ping.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
+        let (mut answer, mut warned) = (pin!(ping.ping(Ping::opaque())), false);
+        loop {
+            let before = signs.count();
+            let last = limit / LAST;
+            match timeout(if warned { last } else { limit - last }, &mut answer).await {
+                Ok(Ok(_)) => break,
+                Ok(Err(_)) => return,
+                Err(_) if signs.count() != before => warned = false,
+                Err(_) if warned => return,
+                Err(_) => warned = true,
+            }
         }
     }
 }
@@ -33,9 +46,10 @@ pub(super) async fn peer_lost(ping: Option<PingPong>, interval: Duration, limit:
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt as _;
     use h2::{RecvStream, SendStream, client, server};
     use http::{Method, Request, Response};
-    use tokio::io::{AsyncReadExt, DuplexStream};
+    use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio::time::{Instant, advance};
 
     use super::super::signs::Watched;
@@ -44,6 +58,8 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(10);
     const LIMIT: Duration = Duration::from_secs(20);
     const FRAME: usize = 60_000;
+    /// Longer than the interval, so that it is asked.
+    const RARELY: Duration = Duration::from_secs(15);
 
     type Ends = (SendStream<Bytes>, RecvStream);
 
@@ -125,6 +141,86 @@ mod tests {
         // All time that passes is told; if both were waiting for each other, the limit would pass by itself.
         timeout(100 * LIMIT, both).await.expect("both are done");
         assert!(began.elapsed() >= 9 * INTERVAL && began.elapsed() < 11 * INTERVAL, "{:?}", began.elapsed());
+    }
+
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const PREFACE: usize = 24;
+    const PING: u8 = 6;
+    const ACK: u8 = 1;
+
+    /// Reads one frame: what it is, its flags and its payload.
+    async fn frame(io: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await?;
+        let [high, middle, low, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+        io.read_exact(&mut payload).await?;
+        Ok((kind, flags, payload))
+    }
+
+    /// Answers no PING, and goes on saying something.
+    async fn talk(mut io: DuplexStream) {
+        io.write_all(SETTINGS).await.unwrap();
+        io.read_exact(&mut [0; PREFACE]).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(io);
+        let listen = async { while frame(&mut read).await.is_ok() {} };
+        let say = async {
+            loop {
+                sleep(RARELY).await;
+                // WINDOW_UPDATE of the connection, by 1.
+                write.write_all(b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x01").await.unwrap();
+            }
+        };
+        tokio::select! { () = listen => {} () = say => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_heard_is_not_lost() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(talk(theirs));
+        let signs = Signs::default();
+        let (_sender, mut connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        let lost = peer_lost(connection.ping_pong(), INTERVAL, LIMIT, signs);
+        let connection = tokio::spawn(connection);
+        assert!(timeout(50 * LIMIT, lost).await.is_err(), "it is heard every {RARELY:?}");
+        assert!(!connection.is_finished());
+    }
+
+    /// Answers PINGs.
+    async fn answer(mut io: DuplexStream) {
+        io.write_all(SETTINGS).await.unwrap();
+        io.read_exact(&mut [0; PREFACE]).await.unwrap();
+        while let Ok((kind, flags, payload)) = frame(&mut io).await {
+            if kind == PING && flags & ACK == 0 {
+                io.write_all(&[0, 0, 8, PING, ACK, 0, 0, 0, 0]).await.unwrap();
+                io.write_all(&payload).await.unwrap();
+            }
+        }
+    }
+
+    /// A machine that was paused finds the limit over and the answer there, and looks at the clock first.
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_ones_own_is_not_the_peers() {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(answer(theirs));
+        let signs = Signs::default();
+        let (_sender, mut connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        let mut lost = pin!(peer_lost(connection.ping_pong(), INTERVAL, LIMIT, signs));
+        for _ in 0..3 {
+            for _ in 0..4 {
+                assert!(lost.as_mut().now_or_never().is_none());
+                assert!((&mut connection).now_or_never().is_none());
+                advance(INTERVAL / 2).await;
+            }
+            // It has been asked, or is; its answer stands in the pipe.
+            assert!(lost.as_mut().now_or_never().is_none());
+            assert!((&mut connection).now_or_never().is_none());
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            advance(10 * LIMIT).await;
+            assert!(lost.as_mut().now_or_never().is_none(), "nobody has looked whether it answered");
+        }
     }
 
     async fn silent(mut io: DuplexStream) {

@@ -46,6 +46,8 @@ pub(crate) struct Args {
     write_unsafe: bool,
     #[command(flatten)]
     chaos: chaos::Weather,
+    #[command(flatten)]
+    kernels: kernels::Crowd,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -77,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return unsafe_code::write();
     }
     args.chaos.only_for_chaos(args.suite == Some(Suite::Chaos))?;
+    args.kernels.only_for_kernels(args.suite == Some(Suite::Kernels))?;
     let wanted = |suite| args.suite.is_none_or(|only| only == suite);
     let filter = args.filter.as_deref();
     if wanted(Suite::Unit) {
@@ -114,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         _ => {}
     }
     match (wanted(Suite::Kernels), filter) {
-        (true, None) => kernels::run()?,
+        (true, None) => kernels::run(&args.kernels)?,
         // Each of its checks stands on the ones before it.
         (true, Some(_)) if args.suite.is_some() => bail!("the kernels suite runs as a whole: no --filter"),
         _ => {}

@@ -1,6 +1,7 @@
 //! The checks, in their order: each stands on what the ones before it left.
 
 mod guard;
+mod idle;
 mod life;
 mod pair;
 mod steer;
@@ -75,7 +76,20 @@ fn all(progress: &mut Progress, world: &World) -> Result<()> {
     }
     let mut pair = Pair::new(world.families)?;
     progress.check("two agents capture a pod each and are ready", || pair.start_agents())?;
-    weather::run(progress, &pair)
+    let outcome = with_agents(progress, &pair);
+    if outcome.is_err() {
+        for agent in &pair.agents {
+            println!("the log of the agent {} ends with:\n{}", agent.name, agent.tail()?);
+        }
+    }
+    outcome
+}
+
+fn with_agents(progress: &mut Progress, pair: &Pair) -> Result<()> {
+    if let Some(count) = guest::connections()? {
+        idle::run(progress, pair, count)?;
+    }
+    weather::run(progress, pair)
 }
 
 /// A connection that must come about.

@@ -12,6 +12,8 @@ use nix::sys::termios::tcdrain;
 
 /// The agent's program.
 pub(crate) const AGENT: &str = "/culvert";
+/// The word of the kernel with the number of idle connections.
+const CONNECTIONS: &str = "IDLE_CONNECTIONS";
 /// Modules that the kernel needs for the checks, loaded in the order of their names.
 const MODULES: &str = "/modules";
 /// Modules without which a part of capture is to say that it needs them.
@@ -23,6 +25,14 @@ const FILE_SYSTEMS: [(&str, &str); 4] =
 /// Whether this is a virtual machine of which this program is the first.
 pub(crate) fn is_one() -> bool {
     std::process::id() == 1
+}
+
+/// How many idle connections this machine is to have, if any. The kernel takes words that it does not know for its first program's
+/// environment.
+pub(crate) fn connections() -> Result<Option<usize>> {
+    let given = std::env::var_os(CONNECTIONS);
+    let read = |text: std::ffi::OsString| text.to_str()?.parse().ok();
+    given.map(|text| read(text).context("no number of connections")).transpose()
 }
 
 /// Makes the machine usable, runs `checks`, and switches it off.

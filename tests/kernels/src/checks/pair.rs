@@ -20,6 +20,12 @@ const FILES: &str = "/run/culvert-pair";
 const PINS: &str = "/sys/fs/bpf/culvert-pair";
 /// Where an agent says whether it is ready.
 const READINESS: u16 = 15021;
+/// Connections that a pod may have.
+const MOST: &str = "30000";
+/// What they log: why a tunnel ended, too.
+const LOG: &str = "info,tunnel:hbone=debug,tunnel:inbound=debug";
+/// Lines of a log that are shown when something has failed.
+const LINES: usize = 40;
 /// Longest wait for an agent to be ready, or for an exchange: the processor is emulated, and the wire may be bad.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,7 +43,7 @@ pub(super) struct Pair {
     pub(super) left: Netns,
     pub(super) right: Netns,
     /// Those of the left one and the right one.
-    agents: Vec<Agent>,
+    pub(super) agents: Vec<Agent>,
 }
 
 impl Pair {
@@ -91,7 +97,7 @@ impl Pair {
 
 /// The agent's program, on a node of its own.
 pub(super) struct Agent {
-    name: &'static str,
+    pub(super) name: &'static str,
     node: Netns,
     child: Child,
 }
@@ -102,7 +108,10 @@ impl Agent {
         loopback_up(&node)?;
         let log = std::fs::File::create(directory.join("log"))?;
         let mut command = Command::new(guest::AGENT);
-        command.args(["run", "--node", name, "--mesh"]).arg(directory.join("mesh.yaml"));
+        // One pod has all that there are.
+        command
+            .args(["run", "--log", LOG, "--max-connections-per-pod", MOST, "--node", name, "--mesh"])
+            .arg(directory.join("mesh.yaml"));
         command.arg("--run-dir").arg(&directory).arg("--bpffs").arg(Path::new(PINS).join(name));
         command.stdout(log.try_clone()?).stderr(log);
         let child = node.run(|| command.spawn())?.context("starting the agent")?;
@@ -120,6 +129,25 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
+    }
+
+    /// The last lines that it has logged, those of connections left out.
+    pub(super) fn tail(&self) -> Result<String> {
+        let log = std::fs::read_to_string(Path::new(FILES).join(self.name).join("log"))?;
+        let lines: Vec<&str> = log.lines().filter(|line| !line.contains("connection complete")).collect();
+        Ok(lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n"))
+    }
+
+    /// How many descriptors it holds.
+    pub(super) fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
+    /// Memory that it has for itself, in KiB.
+    pub(super) fn memory(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     fn is_ready(&self) -> bool {

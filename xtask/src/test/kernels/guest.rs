@@ -13,18 +13,17 @@ use crate::shell;
 /// The emulator.
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 
-/// Enough for the kernel, the program, and what both unpack.
-const MEMORY: &str = "512";
 /// The serial line is the guest's only output; a panic ends the guest; the processor's random numbers are taken, for
 /// there is no other source.
 const KERNEL_WORDS: &str =
     "console=ttyS0 panic=-1 quiet loglevel=3 mitigations=off tsc=reliable random.trust_cpu=on";
 
-/// A virtual machine that boots this kernel with this initrd and more words for the kernel. Emulated: a machine that is virtual itself often has no
-/// usable KVM.
-pub(super) fn command(vmlinuz: &Path, initrd: &Path, words: &str) -> Command {
+/// A virtual machine with so many MiB of memory that boots this kernel with this initrd and more words for the kernel. Emulated: a machine
+/// that is virtual itself often has no usable KVM.
+pub(super) fn command(vmlinuz: &Path, initrd: &Path, words: &str, memory: u32) -> Command {
     let mut qemu = Command::new(QEMU);
-    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", MEMORY, "-smp", "1"])
+    qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1"])
+        .args(["-m", &memory.to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
         .arg("-kernel")
         .arg(vmlinuz)

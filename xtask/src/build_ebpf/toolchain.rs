@@ -1,7 +1,8 @@
 //! Finding a compiler for the BPF target, and bpf-linker.
 //!
 //! In this order: rustup's nightly with rust-src, which builds the core library itself; Debian's rustc-web with the
-//! core library that Debian has built for BPF. Both with bpf-linker, whose LLVM must be at least the compiler's.
+//! core library that Debian has built for BPF. Both with bpf-linker, whose LLVM must be at least the compiler's: a nightly that has
+//! a newer one is passed over.
 
 use std::fmt;
 use std::path::Path;
@@ -15,6 +16,8 @@ use crate::{setup, shell};
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CORE: &str = "/usr/lib/rustlib/bpfel-unknown-none";
 const DEBIAN_COMPILER: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
+/// The major version of LLVM that the linker is linked with.
+const LLVM: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 const DEBIAN_LLVM: [&str; 2] = ["llvm-22-dev", "libpolly-22-dev"];
 const LLVM_LIBRARIES: [&str; 3] = ["bin/llvm-config", "lib/libLLVMCore.a", "lib/libPolly.a"];
@@ -65,8 +68,8 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
         }
         (None, false) => bail!(
             "no compiler for the BPF target. Either of these brings one:\n  \
-             rustup toolchain install nightly --component rust-src\n  \
-             apt-get install -y --no-install-recommends {}\n\
+             apt-get install -y --no-install-recommends {}\n  \
+             rustup toolchain install nightly --component rust-src, if its LLVM is {LLVM} at most (rustc +nightly -vV)\n\
              or let this do it: cargo xtask build-ebpf --install",
             DEBIAN_COMPILER.join(" ")
         ),
@@ -93,18 +96,38 @@ pub(super) fn find(install: bool) -> Result<Toolchain> {
 
 fn find_compiler() -> Option<Toolchain> {
     if nightly_has_source() {
-        return Some(Toolchain::Nightly);
+        match nightly_llvm() {
+            Some(version) if version <= LLVM => return Some(Toolchain::Nightly),
+            version => println!(
+                "rustup's nightly is passed over: its LLVM is {}, and what bpf-linker {LINKER_VERSION} reads is of {LLVM} at most",
+                version.map_or_else(|| "not known".to_owned(), |version| version.to_string())
+            ),
+        }
     }
     (Path::new(DEBIAN_RUSTC).exists() && Path::new(DEBIAN_CORE).exists()).then_some(Toolchain::Debian)
 }
 
 fn nightly_has_source() -> bool {
-    let mut rustc = Command::new("rustc");
-    rustc.env("RUSTUP_TOOLCHAIN", "nightly").args(["--print", "sysroot"]);
     find_tool("rustup").is_some()
         && installed_toolchains().contains("nightly")
-        && shell::output(&mut rustc)
+        && shell::output(nightly().args(["--print", "sysroot"]))
             .is_ok_and(|sysroot| Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core").exists())
+}
+
+fn nightly_llvm() -> Option<u32> {
+    llvm_of(&shell::output(nightly().arg("-vV")).ok()?)
+}
+
+/// The major version of LLVM, in what `rustc -vV` says.
+fn llvm_of(versions: &str) -> Option<u32> {
+    let version = versions.lines().find_map(|line| line.strip_prefix("LLVM version: "))?;
+    version.split('.').next()?.parse().ok()
+}
+
+fn nightly() -> Command {
+    let mut rustc = Command::new("rustc");
+    rustc.env("RUSTUP_TOOLCHAIN", "nightly");
+    rustc
 }
 
 /// Asked first: naming a toolchain that is not there would make rustup download it.
@@ -124,4 +147,26 @@ fn install_linker() -> Command {
         .args(["install", "bpf-linker", "--locked", "--version", LINKER_VERSION])
         .args(["--no-default-features", "--features", "llvm-22"]);
     cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_llvm_of_a_compiler_is_read() {
+        let said = "rustc 1.97.0-nightly (e50aa6fba 2026-05-19)\nbinary: rustc\nrelease: 1.97.0-nightly\nLLVM version: 22.1.4\n";
+        assert_eq!(llvm_of(said), Some(22));
+        assert_eq!(llvm_of("rustc 1.97.0\n"), None);
+        assert_eq!(llvm_of("LLVM version: none\n"), None);
+    }
+
+    #[test]
+    fn the_linker_is_built_with_the_llvm_that_compilers_are_held_to() {
+        assert!(
+            LLVM_PREFIX.ends_with(&format!("-{LLVM}"))
+                && shell::text(&install_linker()).contains(&format!("llvm-{LLVM}"))
+        );
+        assert!(DEBIAN_LLVM.iter().all(|package| package.contains(&format!("-{LLVM}-"))));
+    }
 }

@@ -124,7 +124,7 @@ const ELSEWHERE: [Entry; 27] = [
     Entry {
         begins: "docker build -f deploy/Dockerfile",
         why: "it needs a container engine; what the file says is compared with what it builds from and with our own image",
-        who: Nobody("README.md", "the Dockerfile has not been built"),
+        who: Line(".github/workflows/kind.yaml", "docker build -f deploy/Dockerfile"),
     },
     Entry {
         begins: "istioctl install",

@@ -158,6 +158,20 @@ mod tests {
         Ok((kind, flags, payload))
     }
 
+    type Client = (client::SendRequest<Bytes>, client::Connection<Watched<DuplexStream>>, Signs);
+
+    /// Our end of a connection to such a peer.
+    async fn facing<F>(peer: impl FnOnce(DuplexStream) -> F) -> Client
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(peer(theirs));
+        let signs = Signs::default();
+        let (sender, connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        (sender, connection, signs)
+    }
+
     /// Answers no PING, and goes on saying something.
     async fn talk(mut io: DuplexStream) {
         io.write_all(SETTINGS).await.unwrap();
@@ -176,10 +190,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_is_heard_is_not_lost() {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::spawn(talk(theirs));
-        let signs = Signs::default();
-        let (_sender, mut connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        let (_sender, mut connection, signs) = facing(talk).await;
         let lost = peer_lost(connection.ping_pong(), INTERVAL, LIMIT, signs);
         let connection = tokio::spawn(connection);
         assert!(timeout(50 * LIMIT, lost).await.is_err(), "it is heard every {RARELY:?}");
@@ -201,10 +212,7 @@ mod tests {
     /// A machine that was paused finds the limit over and the answer there, and looks at the clock first.
     #[tokio::test(start_paused = true)]
     async fn a_pause_of_ones_own_is_not_the_peers() {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::spawn(answer(theirs));
-        let signs = Signs::default();
-        let (_sender, mut connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        let (_sender, mut connection, signs) = facing(answer).await;
         let mut lost = pin!(peer_lost(connection.ping_pong(), INTERVAL, LIMIT, signs));
         for _ in 0..3 {
             for _ in 0..4 {
@@ -230,10 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_keeps_silent_is_lost_within_interval_and_limit() {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        tokio::spawn(silent(theirs));
-        let signs = Signs::default();
-        let (_sender, mut connection) = client::handshake(Watched::of(ours, &signs)).await.unwrap();
+        let (_sender, mut connection, signs) = facing(silent).await;
         let lost = peer_lost(connection.ping_pong(), INTERVAL, LIMIT, signs);
         tokio::spawn(connection);
         let began = Instant::now();

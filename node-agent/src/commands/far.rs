@@ -3,6 +3,7 @@
 //!
 //! Every wait is bounded. What is in the way is told in the words of whoever said so.
 
+mod candidate;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,6 @@ use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use futures_util::{FutureExt as _, StreamExt as _};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::client::UpgradeConnectionError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -21,6 +21,7 @@ use kube::{Api, Client, Config, Error};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use self::candidate::Candidate;
 use super::ask::NoAgent;
 use crate::admin_socket::protocol::{Answer, MAX_MESSAGE, Request};
 use crate::cli::FarArgs;
@@ -41,7 +42,7 @@ const LONGEST_REFUSAL: usize = 1024;
 /// An agent that is asked through the API server.
 pub(super) struct Far {
     runtime: Runtime,
-    pods: Api<Pod>,
+    pods: Api<Candidate>,
     node: String,
     pod: String,
     port: u16,
@@ -55,7 +56,7 @@ impl Far {
     /// [`NoAgent`] if it has none that runs; what the kubeconfig or the API server has against it.
     pub(super) fn find(args: &FarArgs, node: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let pods: Api<Pod> = runtime.block_on(async {
+        let pods: Api<Candidate> = runtime.block_on(async {
             let client = connect(args).await?;
             anyhow::Ok(Api::namespaced(client, &args.namespace))
         })?;
@@ -65,19 +66,19 @@ impl Far {
             .block_on(async { timeout(API, pods.list(&of_node)).await })
             .with_context(|| what.clone())?;
         let found = found.map_err(|error| explain(error, "list pods", &args.namespace)).context(what)?;
-        let Some(agent) = best(found.items) else {
+        let Some(agent) = Candidate::best(found.items) else {
             let why = format!(
                 "namespace {} has no pod {AGENTS} on a node {node}; see `kubectl get nodes`, and --namespace",
                 args.namespace
             );
             return Err(NoAgent::Far { node: node.to_owned(), why }.into());
         };
-        let (pod, phase) = (name(&agent), phase(&agent).to_owned());
+        let (pod, phase) = (agent.name(), agent.phase().to_owned());
         if phase != "Running" {
             let why = format!("its pod {pod} is {phase}, and not running");
             return Err(NoAgent::Far { node: node.to_owned(), why }.into());
         }
-        let is_ready = is_ready(&agent);
+        let is_ready = agent.is_ready();
         Ok(Self { runtime, pods, node: node.to_owned(), pod, port: args.proxy_admin_port, is_ready })
     }
 
@@ -242,26 +243,4 @@ fn explain(error: Error, right: &str, namespace: &str) -> anyhow::Error {
         ));
     }
     error
-}
-
-/// One that runs and is ready before one that runs, and that before others: while an agent takes over there are two.
-fn best(pods: Vec<Pod>) -> Option<Pod> {
-    pods.into_iter().max_by_key(|pod| {
-        let is_leaving = pod.metadata.deletion_timestamp.is_some();
-        (phase(pod) == "Running", is_ready(pod), !is_leaving)
-    })
-}
-
-fn name(pod: &Pod) -> String {
-    pod.metadata.name.clone().unwrap_or_default()
-}
-
-fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Unknown")
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let mut ready = conditions.into_iter().flatten().filter(|condition| condition.type_ == "Ready");
-    ready.any(|condition| condition.status == "True")
 }

@@ -11,28 +11,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::admin_socket::protocol::Command;
 
-fn pod(name: &str, phase: &str, ready: &str) -> Pod {
-    serde_json::from_value(serde_json::json!({
-        "metadata": {"name": name},
-        "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}]},
-    }))
-    .unwrap()
-}
-
-#[test]
-fn the_agent_that_is_ready_is_asked() {
-    let pods = vec![
-        pod("old", "Succeeded", "False"),
-        pod("new", "Running", "True"),
-        pod("late", "Running", "False"),
-    ];
-    assert_eq!(name(&best(pods).unwrap()), "new");
-    assert_eq!(name(&best(vec![pod("a", "Pending", "False"), pod("b", "Running", "False")]).unwrap()), "b");
-    assert!(best(Vec::new()).is_none());
-    let bare: Pod = serde_json::from_str("{}").unwrap();
-    assert_eq!((phase(&bare), is_ready(&bare)), ("Unknown", false));
-}
-
 #[tokio::test]
 async fn lines_come_whole_however_they_are_cut() {
     let pieces = ["{\"a\":", "1}\n{}", "\n", "rest"];

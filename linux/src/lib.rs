@@ -4,6 +4,8 @@
 //! sockets, processes by descriptor, policy routes, sysctls, what the process uses, and finding the cgroup and BPF file systems. It knows nothing of pods,
 //! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
 
+#[cfg(feature = "acceptor")]
+pub mod acceptor;
 pub mod bpf;
 pub mod bpffs;
 pub mod cgroup;

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use linux::acceptor::Acceptor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -33,8 +33,8 @@ pub(crate) async fn accept(
     mut serving: watch::Receiver<()>,
     mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn),
 ) {
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+    let acceptor = match Acceptor::new(listener) {
+        Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "cannot wait for connections of a pod"),
     };
     let (mut pause, waiting) = (FIRST_PAUSE, Arc::new(Semaphore::new(WAITING)));
@@ -42,11 +42,11 @@ pub(crate) async fn accept(
         let next = async {
             // Nobody closes it.
             let turn = Turn { _place: Arc::clone(&waiting).acquire_owned().await.ok() };
-            next(&listener).await.map(|(stream, peer)| (stream, peer, turn))
+            acceptor.accept().await.map(|(stream, peer)| (stream, peer, turn))
         };
         let accepted = tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
-            _ = serving.changed() => return take_rest(listener, deal),
+            _ = serving.changed() => return take_rest(&acceptor, deal),
             accepted = next => accepted,
         };
         match accepted {
@@ -65,25 +65,15 @@ pub(crate) async fn accept(
 }
 
 /// Hands on what the kernel has connected before the end. The runtime need not know of it yet, so it is not asked.
-fn take_rest(listener: TcpListener, mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn)) {
-    let Ok(listener) = listener.into_std() else { return };
+fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn)) {
     for _ in 0..QUEUE {
-        match listener.accept() {
-            Ok((stream, peer)) if stream.set_nonblocking(true).is_ok() => {
-                deal(stream, peer, Turn { _place: None });
-            }
-            Ok(_) => {}
+        match acceptor.try_accept() {
+            Ok((stream, peer)) => deal(stream, peer, Turn { _place: None }),
             Err(error) if is_of_connection(&error) => {}
             // The queue is empty, or the kernel out of something, for which nobody can wait any more.
             Err(_) => return,
         }
     }
-}
-
-/// The next connection, taken out of this thread's poller: another worker may be the one to serve it.
-async fn next(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream.into_std()?, peer))
 }
 
 /// Whether the fault is the one connection's: accept(2) reports pending network errors of the new socket.

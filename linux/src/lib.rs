@@ -1,6 +1,6 @@
 //! The fence around the kernel: the few calls that need `unsafe`, privileges or netlink, behind safe types.
 //!
-//! Owns network-namespace entry, socket options the standard library lacks, descriptor passing over Unix
+//! Owns network-namespace entry, socket options the standard library lacks, listeners, descriptor passing over Unix
 //! sockets, processes by descriptor, policy routes, sysctls, what the process uses, and finding the cgroup and BPF file systems. It knows nothing of pods,
 //! meshes or eBPF programs. Every error names the operation and its object; nothing here retries.
 

@@ -6,10 +6,12 @@
 //! the queue is passed over; when the kernel is out of something (descriptors, memory), it waits a little longer each time instead of
 //! spinning.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linux::acceptor::Acceptor;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -25,6 +27,14 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Turn {
     _place: Option<OwnedSemaphorePermit>,
+    backlog: Duration,
+}
+
+impl Turn {
+    /// How long connections had been waiting in the queue without a pause when this one was accepted.
+    pub(crate) fn backlog(&self) -> Duration {
+        self.backlog
+    }
 }
 
 /// Accepts from `listener` until the sender of `serving` is gone, handing sockets to `deal`.
@@ -38,11 +48,24 @@ pub(crate) async fn accept(
         Err(error) => return tracing::error!(%error, "cannot wait for connections of a pod"),
     };
     let (mut pause, waiting) = (FIRST_PAUSE, Arc::new(Semaphore::new(WAITING)));
+    // Since when the queue has not been seen empty.
+    let mut since = None;
     loop {
         let next = async {
             // Nobody closes it.
-            let turn = Turn { _place: Arc::clone(&waiting).acquire_owned().await.ok() };
-            acceptor.accept().await.map(|(stream, peer)| (stream, peer, turn))
+            let place = Arc::clone(&waiting).acquire_owned().await.ok();
+            let mut accepted = pin!(acceptor.accept());
+            let (stream, peer) = poll_fn(|cx| {
+                let accepted = accepted.as_mut().poll(cx);
+                if accepted.is_pending() {
+                    since = None;
+                }
+                accepted
+            })
+            .await?;
+            let now = Instant::now();
+            let backlog = now.saturating_duration_since(*since.get_or_insert(now));
+            Ok((stream, peer, Turn { _place: place, backlog }))
         };
         let accepted = tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
@@ -68,7 +91,7 @@ pub(crate) async fn accept(
 fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn)) {
     for _ in 0..QUEUE {
         match acceptor.try_accept() {
-            Ok((stream, peer)) => deal(stream, peer, Turn { _place: None }),
+            Ok((stream, peer)) => deal(stream, peer, Turn { _place: None, backlog: Duration::ZERO }),
             Err(error) if is_of_connection(&error) => {}
             // The queue is empty, or the kernel out of something, for which nobody can wait any more.
             Err(_) => return,
@@ -93,6 +116,9 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+    use tokio::time::{sleep, timeout};
+
     use super::*;
 
     #[tokio::test]
@@ -109,5 +135,32 @@ mod tests {
         let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(to).is_err(), "the listener is closed");
+    }
+
+    #[tokio::test]
+    async fn the_backlog_is_as_old_as_the_first_that_had_to_wait() {
+        const LATE: Duration = Duration::from_millis(20);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let to = listener.local_addr().unwrap();
+        let (_handle, serving) = watch::channel(());
+        let (deal, mut dealt) = mpsc::unbounded_channel();
+        let _clients: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
+        tokio::spawn(accept(listener, serving, move |_, _, turn| deal.send(turn).unwrap()));
+        let mut next = async || timeout(Duration::from_secs(30), dealt.recv()).await.unwrap().unwrap();
+        let first = next().await;
+        assert_eq!(first.backlog(), Duration::ZERO);
+        // Two may wait for a worker, which takes its time.
+        let second = next().await;
+        sleep(LATE).await;
+        drop((first, second));
+        for _ in 0..2 {
+            let late = next().await;
+            assert!(late.backlog() >= LATE, "{:?}", late.backlog());
+        }
+        // Somebody waits at the queue now.
+        sleep(LATE).await;
+        let _client = std::net::TcpStream::connect(to).unwrap();
+        assert_eq!(next().await.backlog(), Duration::ZERO);
     }
 }

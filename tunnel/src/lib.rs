@@ -14,6 +14,7 @@
 mod accept;
 mod config;
 mod connections;
+mod dealer;
 mod demand;
 mod dns;
 mod error;
@@ -48,7 +49,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh::Store;
 use prometheus_client::registry::Registry;
@@ -68,6 +69,7 @@ pub use tls::{
 
 use accept::Turn;
 use connections::{Connections, TableSize};
+use dealer::Dealer;
 use gate::Place;
 use hbone::client::Connector;
 use hbone::pool::Pool;
@@ -138,8 +140,7 @@ impl Tunnel {
         Ok(Self { shared, workers: Arc::new(workers) })
     }
 
-    /// Serves a pod until the handle is dropped. Its accept loops run on one worker, which deals what comes
-    /// to all of them in turn.
+    /// Serves a pod until the handle is dropped. Its accept loops run on one worker, and deal what comes to all of them.
     pub fn start(&self, pod: Pod, listeners: Listeners) -> PodHandle {
         let (handle, serving) = watch::channel(());
         let shared = &self.shared;
@@ -149,7 +150,8 @@ impl Tunnel {
         shared.enter(&served);
         let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
-        if let Some(home) = self.workers.next() {
+        let number = self.workers.turn().unwrap_or_default();
+        if let Some(home) = self.workers.get(number) {
             let scope =
                 Scope { shared: Arc::clone(shared), served: Arc::clone(&served), pool: home.pool.clone() };
             home.runtime.spawn(warm(scope));
@@ -161,12 +163,16 @@ impl Tunnel {
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 socket::tune(&listener, self.shared.config.keepalive);
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
-                let (workers, shares) = (Arc::downgrade(&self.workers), Arc::clone(&shares));
+                let workers = Arc::downgrade(&self.workers);
+                let are_tunnels = matches!(kind, Kind::Hbone);
+                let mut dealer = Dealer::new(number, Arc::clone(&shares), are_tunnels, Instant::now());
                 let serving = served.serving.clone();
                 let loop_ = accept::accept(listener, serving, move |stream, source, turn| {
                     let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
                     let Some(workers) = workers.upgrade() else { return };
-                    let Some((worker, share)) = workers.next_with(&shares) else { return };
+                    let when = (turn.backlog(), Instant::now());
+                    let Some((chosen, share)) = dealer.next(when, || workers.turn()) else { return };
+                    let Some(worker) = workers.get(chosen) else { return };
                     let pool = worker.pool.clone();
                     let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
                     share.spawn(kind.serve(scope, (stream, source), place, turn));

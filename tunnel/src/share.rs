@@ -28,25 +28,33 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Share {
     works: UnboundedSender<Work>,
+    held: Arc<AtomicUsize>,
 }
 
 impl Share {
     /// A new one on a worker.
     pub(crate) fn on(worker: &Handle) -> Self {
         let (works, arriving) = mpsc::unbounded_channel();
-        worker.spawn(serve(arriving));
-        Self { works }
+        let held = Arc::default();
+        worker.spawn(serve(arriving, Arc::clone(&held)));
+        Self { works, held }
+    }
+
+    /// Connections that it has.
+    pub(crate) fn len(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     /// Has `work` done to its end, or until the worker ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.held.fetch_add(1, Ordering::Relaxed);
         // Refused only when the worker has ended, with all that it served.
         let _ = self.works.send(Box::pin(work));
     }
 }
 
 /// Serves what arrives until nothing is left, and nothing more can arrive.
-async fn serve(mut arriving: UnboundedReceiver<Work>) {
+async fn serve(mut arriving: UnboundedReceiver<Work>, held: Arc<AtomicUsize>) {
     let (left, mut works, mut ended) = (Arc::new(AtomicUsize::new(0)), FuturesUnordered::new(), false);
     poll_fn(|cx| {
         left.store(TURN, Ordering::Relaxed);
@@ -59,7 +67,9 @@ async fn serve(mut arriving: UnboundedReceiver<Work>) {
         }
         loop {
             match Pin::new(&mut works).poll_next(cx) {
-                Poll::Ready(Some(())) => {}
+                Poll::Ready(Some(())) => {
+                    held.fetch_sub(1, Ordering::Relaxed);
+                }
                 Poll::Ready(None) if ended => return Poll::Ready(()),
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }

@@ -42,20 +42,14 @@ impl Workers {
         Ok(Self { workers, next: AtomicUsize::new(0) })
     }
 
-    /// The next in turn.
-    pub(crate) fn next(&self) -> Option<&Worker> {
-        self.workers.get(self.turn()?)
-    }
-
-    /// The next in turn, and what belongs to it of `all`, which has one for each in their order.
-    pub(crate) fn next_with<'a, T>(&'a self, all: &'a [T]) -> Option<(&'a Worker, &'a T)> {
-        let turn = self.turn()?;
-        Some((self.workers.get(turn)?, all.get(turn)?))
-    }
-
-    /// Whose turn it is.
-    fn turn(&self) -> Option<usize> {
+    /// The number of the next in turn.
+    pub(crate) fn turn(&self) -> Option<usize> {
         self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.workers.len())
+    }
+
+    /// The one of this number.
+    pub(crate) fn get(&self, number: usize) -> Option<&Worker> {
+        self.workers.get(number)
     }
 
     /// All of them, to count what they hold.

@@ -23,6 +23,9 @@ use crate::binaries::Binaries;
 use crate::built::Built;
 use crate::{build_ebpf, debian, setup, shell};
 
+/// Nothing else runs with that feature.
+const SCHEDULES: [&str; 7] =
+    ["test", "-p", "culvert-tunnel", "--features", "schedules", "--lib", "schedules::"];
 /// Packages whose tests need root and namespaces: the harness's own, and the product's.
 const NETNS: [&str; 2] = ["tests/harness", "tests/netns"];
 /// Those that need Envoy besides.
@@ -139,7 +142,12 @@ fn unit(filter: Option<&str>) -> Result<()> {
         &[NETNS.as_slice(), &BROWSER, &INTEROP, &PARITY, &CRI, &chaos::CHAOS].concat(),
         filter,
     )?;
-    shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))
+    shell::run(shell::cargo().args(["test", "--workspace", "--doc"]).args(filter))?;
+    if filter.is_some() {
+        return Ok(());
+    }
+    println!("\n== unit: where threads meet, in many orders, with other locks");
+    shell::run(shell::cargo().args(SCHEDULES))
 }
 
 fn netns(filter: Option<&str>) -> Result<()> {

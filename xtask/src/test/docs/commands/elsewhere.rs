@@ -107,8 +107,8 @@ const ELSEWHERE: [Entry; 27] = [
     },
     Entry {
         begins: "cargo test -p culvert-tunnel --features schedules",
-        why: "it is a build of its own",
-        who: Line(CHECKS, "cargo test -p culvert-tunnel --features schedules --lib schedules::"),
+        why: "the unit tests end with it",
+        who: Line("xtask/src/test.rs", "shell::cargo().args(SCHEDULES)"),
     },
     Entry { begins: "cargo deny", why: "it asks for advisories", who: Line(CHECKS, "cargo-deny-action") },
     // What needs more than one machine has.

@@ -27,21 +27,23 @@ const QUEUE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Turn {
     _place: Option<OwnedSemaphorePermit>,
-    backlog: Duration,
 }
 
-impl Turn {
-    /// How long connections had been waiting in the queue without a pause when this one was accepted.
-    pub(crate) fn backlog(&self) -> Duration {
-        self.backlog
-    }
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) stream: std::net::TcpStream,
+    pub(crate) source: SocketAddr,
+    pub(crate) turn: Turn,
+    /// How long connections had been waiting in the queue without a pause.
+    pub(crate) backlog: Duration,
 }
 
-/// Accepts from `listener` until the sender of `serving` is gone, handing sockets to `deal`.
+/// Accepts from `listener` until the sender of `serving` is gone, handing connections to `deal`.
 pub(crate) async fn accept(
     listener: std::net::TcpListener,
     mut serving: watch::Receiver<()>,
-    mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn),
+    mut deal: impl FnMut(Accepted),
 ) {
     let acceptor = match Acceptor::new(listener) {
         Ok(acceptor) => acceptor,
@@ -55,7 +57,7 @@ pub(crate) async fn accept(
             // Nobody closes it.
             let place = Arc::clone(&waiting).acquire_owned().await.ok();
             let mut accepted = pin!(acceptor.accept());
-            let (stream, peer) = poll_fn(|cx| {
+            let (stream, source) = poll_fn(|cx| {
                 let accepted = accepted.as_mut().poll(cx);
                 if accepted.is_pending() {
                     since = None;
@@ -65,7 +67,7 @@ pub(crate) async fn accept(
             .await?;
             let now = Instant::now();
             let backlog = now.saturating_duration_since(*since.get_or_insert(now));
-            Ok((stream, peer, Turn { _place: place, backlog }))
+            Ok(Accepted { stream, source, turn: Turn { _place: place }, backlog })
         };
         let accepted = tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
@@ -73,9 +75,9 @@ pub(crate) async fn accept(
             accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, peer, turn)) => {
+            Ok(accepted) => {
                 pause = FIRST_PAUSE;
-                deal(stream, peer, turn);
+                deal(accepted);
             }
             Err(error) if is_of_connection(&error) => tracing::debug!(%error, "connection died in the queue"),
             Err(error) => {
@@ -88,10 +90,12 @@ pub(crate) async fn accept(
 }
 
 /// Hands on what the kernel has connected before the end. The runtime need not know of it yet, so it is not asked.
-fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(std::net::TcpStream, SocketAddr, Turn)) {
+fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(Accepted)) {
     for _ in 0..QUEUE {
         match acceptor.try_accept() {
-            Ok((stream, peer)) => deal(stream, peer, Turn { _place: None, backlog: Duration::ZERO }),
+            Ok((stream, source)) => {
+                deal(Accepted { stream, source, turn: Turn { _place: None }, backlog: Duration::ZERO });
+            }
             Err(error) if is_of_connection(&error) => {}
             // The queue is empty, or the kernel out of something, for which nobody can wait any more.
             Err(_) => return,
@@ -130,8 +134,8 @@ mod tests {
         let (handle, serving) = watch::channel(());
         drop(handle);
         let mut dealt = Vec::new();
-        accept(listener, serving, |stream, peer, _| dealt.push((stream, peer))).await;
-        let peers: Vec<_> = dealt.iter().map(|(_, peer)| *peer).collect();
+        accept(listener, serving, |accepted| dealt.push(accepted)).await;
+        let peers: Vec<_> = dealt.iter().map(|accepted| accepted.source).collect();
         let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(to).is_err(), "the listener is closed");
@@ -146,21 +150,21 @@ mod tests {
         let (_handle, serving) = watch::channel(());
         let (deal, mut dealt) = mpsc::unbounded_channel();
         let _clients: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
-        tokio::spawn(accept(listener, serving, move |_, _, turn| deal.send(turn).unwrap()));
+        tokio::spawn(accept(listener, serving, move |accepted| deal.send(accepted).unwrap()));
         let mut next = async || timeout(Duration::from_secs(30), dealt.recv()).await.unwrap().unwrap();
         let first = next().await;
-        assert_eq!(first.backlog(), Duration::ZERO);
+        assert_eq!(first.backlog, Duration::ZERO);
         // Two may wait for a worker, which takes its time.
         let second = next().await;
         sleep(LATE).await;
         drop((first, second));
         for _ in 0..2 {
             let late = next().await;
-            assert!(late.backlog() >= LATE, "{:?}", late.backlog());
+            assert!(late.backlog >= LATE, "{:?}", late.backlog);
         }
         // Somebody waits at the queue now.
         sleep(LATE).await;
         let _client = std::net::TcpStream::connect(to).unwrap();
-        assert_eq!(next().await.backlog(), Duration::ZERO);
+        assert_eq!(next().await.backlog, Duration::ZERO);
     }
 }

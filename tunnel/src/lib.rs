@@ -67,7 +67,7 @@ pub use tls::{
     Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
 };
 
-use accept::Turn;
+use accept::{Accepted, Turn};
 use connections::{Connections, TableSize};
 use dealer::Dealer;
 use gate::Place;
@@ -167,16 +167,17 @@ impl Tunnel {
                 let are_tunnels = matches!(kind, Kind::Hbone);
                 let mut dealer = Dealer::new(number, Arc::clone(&shares), are_tunnels, Instant::now());
                 let serving = served.serving.clone();
-                let loop_ = accept::accept(listener, serving, move |stream, source, turn| {
-                    let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
-                    let Some(workers) = workers.upgrade() else { return };
-                    let when = (turn.backlog(), Instant::now());
-                    let Some((chosen, share)) = dealer.next(when, || workers.turn()) else { return };
-                    let Some(worker) = workers.get(chosen) else { return };
-                    let pool = worker.pool.clone();
-                    let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
-                    share.spawn(kind.serve(scope, (stream, source), place, turn));
-                });
+                let loop_ =
+                    accept::accept(listener, serving, move |Accepted { stream, source, turn, backlog }| {
+                        let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
+                        let Some(workers) = workers.upgrade() else { return };
+                        let when = (backlog, Instant::now());
+                        let Some((chosen, share)) = dealer.next(when, || workers.turn()) else { return };
+                        let Some(worker) = workers.get(chosen) else { return };
+                        let pool = worker.pool.clone();
+                        let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
+                        share.spawn(kind.serve(scope, (stream, source), place, turn));
+                    });
                 home.runtime.spawn(loop_);
             }
         }

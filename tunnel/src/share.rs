@@ -26,8 +26,12 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where connections are put to be served.
 #[derive(Clone, Debug)]
-pub(crate) struct Share {
+pub(crate) struct Share(Arc<Entrance>);
+
+#[derive(Debug)]
+struct Entrance {
     works: UnboundedSender<Work>,
+    /// How many are inside.
     held: Arc<AtomicUsize>,
 }
 
@@ -37,19 +41,19 @@ impl Share {
         let (works, arriving) = mpsc::unbounded_channel();
         let held = Arc::default();
         worker.spawn(serve(arriving, Arc::clone(&held)));
-        Self { works, held }
+        Self(Arc::new(Entrance { works, held }))
     }
 
     /// Connections that it has.
     pub(crate) fn len(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+        self.0.held.load(Ordering::Relaxed)
     }
 
     /// Has `work` done to its end, or until the worker ends.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.held.fetch_add(1, Ordering::Relaxed);
+        self.0.held.fetch_add(1, Ordering::Relaxed);
         // Refused only when the worker has ended, with all that it served.
-        let _ = self.works.send(Box::pin(work));
+        let _ = self.0.works.send(Box::pin(work));
     }
 }
 

@@ -27,6 +27,12 @@ impl Acceptor {
         Ok(Self(listener.map_err(|error| error.into_parts().1)?))
     }
 
+    /// The listener, for which the runtime waits no more.
+    #[must_use]
+    pub fn into_inner(self) -> TcpListener {
+        self.0.into_inner()
+    }
+
     /// The next connection, which does not block, and its peer. Nothing is lost when this is dropped before it is done.
     ///
     /// # Errors
@@ -78,7 +84,10 @@ mod tests {
                 assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
             }
         }
-        drop(acceptor);
+        let again = Acceptor::new(acceptor.into_inner()).unwrap();
+        let _client = TcpStream::connect(to).unwrap();
+        timeout(Duration::from_secs(30), again.accept()).await.unwrap().unwrap();
+        drop(again);
         assert_eq!(TcpStream::connect(to).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     }
 }

@@ -1,6 +1,6 @@
 //! The one accept loop for every kind of listener.
 //!
-//! Invariants: it ends only when the pod is stopped, and then with what stands in the queue: for its clients that is connected already, and
+//! Invariants: it ends only when another thread is to accept, with the listener, or when the pod is stopped, and then with what stands in the queue: for its clients that is connected already, and
 //! would be reset with the listener. Few connections of a listener at once wait for a worker to begin with them, so that a pod that
 //! opens more than can be served waits in its own queue, in the kernel, and not in front of its neighbours. A connection that died in
 //! the queue is passed over; when the kernel is out of something (descriptors, memory), it waits a little longer each time instead of
@@ -9,6 +9,7 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,15 +40,19 @@ pub(crate) struct Accepted {
     pub(crate) backlog: Duration,
 }
 
-/// Accepts from `listener` until the sender of `serving` is gone, handing connections to `deal`.
+/// Accepts from `listener` until the sender of `serving` is gone, handing connections to `deal`. When that breaks off, the listener is
+/// returned, for another thread to go on.
 pub(crate) async fn accept(
     listener: std::net::TcpListener,
     mut serving: watch::Receiver<()>,
-    mut deal: impl FnMut(Accepted),
-) {
+    mut deal: impl FnMut(Accepted) -> ControlFlow<()>,
+) -> Option<std::net::TcpListener> {
     let acceptor = match Acceptor::new(listener) {
         Ok(acceptor) => acceptor,
-        Err(error) => return tracing::error!(%error, "cannot wait for connections of a pod"),
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for connections of a pod");
+            return None;
+        }
     };
     let (mut pause, waiting) = (FIRST_PAUSE, Arc::new(Semaphore::new(WAITING)));
     // Since when the queue has not been seen empty.
@@ -71,13 +76,18 @@ pub(crate) async fn accept(
         };
         let accepted = tokio::select! {
             // No value is ever sent: this resolves when the pod's handle is dropped.
-            _ = serving.changed() => return take_rest(&acceptor, deal),
+            _ = serving.changed() => {
+                take_rest(&acceptor, deal);
+                return None;
+            }
             accepted = next => accepted,
         };
         match accepted {
             Ok(accepted) => {
                 pause = FIRST_PAUSE;
-                deal(accepted);
+                if deal(accepted).is_break() {
+                    return Some(acceptor.into_inner());
+                }
             }
             Err(error) if is_of_connection(&error) => tracing::debug!(%error, "connection died in the queue"),
             Err(error) => {
@@ -90,11 +100,13 @@ pub(crate) async fn accept(
 }
 
 /// Hands on what the kernel has connected before the end. The runtime need not know of it yet, so it is not asked.
-fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(Accepted)) {
+fn take_rest(acceptor: &Acceptor, mut deal: impl FnMut(Accepted) -> ControlFlow<()>) {
     for _ in 0..QUEUE {
         match acceptor.try_accept() {
             Ok((stream, source)) => {
-                deal(Accepted { stream, source, turn: Turn { _place: None }, backlog: Duration::ZERO });
+                // Nobody is to accept any more, whoever it was to be.
+                let _ =
+                    deal(Accepted { stream, source, turn: Turn { _place: None }, backlog: Duration::ZERO });
             }
             Err(error) if is_of_connection(&error) => {}
             // The queue is empty, or the kernel out of something, for which nobody can wait any more.
@@ -134,11 +146,41 @@ mod tests {
         let (handle, serving) = watch::channel(());
         drop(handle);
         let mut dealt = Vec::new();
-        accept(listener, serving, |accepted| dealt.push(accepted)).await;
+        let ended = accept(listener, serving, |accepted| {
+            dealt.push(accepted);
+            ControlFlow::Continue(())
+        });
+        assert!(ended.await.is_none());
         let peers: Vec<_> = dealt.iter().map(|accepted| accepted.source).collect();
         let expected: Vec<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
         assert_eq!(peers, expected);
         assert!(std::net::TcpStream::connect(to).is_err(), "the listener is closed");
+    }
+
+    #[tokio::test]
+    async fn another_thread_goes_on_with_what_is_in_the_queue() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let to = listener.local_addr().unwrap();
+        let (_handle, serving) = watch::channel(());
+        let clients: Vec<_> = (0..3).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
+        let (deal, dealt) = std::sync::mpsc::channel();
+        let mut listener = Some(listener);
+        for client in clients {
+            let (serving, deal) = (serving.clone(), deal.clone());
+            let own = listener.take().unwrap();
+            let next = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let one = accept(own, serving, |accepted| {
+                    deal.send(accepted.source).unwrap();
+                    ControlFlow::Break(())
+                });
+                runtime.block_on(async { timeout(Duration::from_secs(30), one).await.unwrap() })
+            });
+            listener = next.join().unwrap();
+            assert_eq!(dealt.recv().unwrap(), client.local_addr().unwrap());
+        }
+        assert!(dealt.try_recv().is_err(), "one each");
     }
 
     #[tokio::test]
@@ -150,7 +192,10 @@ mod tests {
         let (_handle, serving) = watch::channel(());
         let (deal, mut dealt) = mpsc::unbounded_channel();
         let _clients: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect(to).unwrap()).collect();
-        tokio::spawn(accept(listener, serving, move |accepted| deal.send(accepted).unwrap()));
+        tokio::spawn(accept(listener, serving, move |accepted| {
+            deal.send(accepted).unwrap();
+            ControlFlow::Continue(())
+        }));
         let mut next = async || timeout(Duration::from_secs(30), dealt.recv()).await.unwrap().unwrap();
         let first = next().await;
         assert_eq!(first.backlog, Duration::ZERO);

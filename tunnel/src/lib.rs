@@ -14,6 +14,7 @@
 mod accept;
 mod config;
 mod connections;
+mod crowds;
 mod dealer;
 mod demand;
 mod dns;
@@ -25,7 +26,9 @@ mod hbone;
 mod identities;
 mod inbound;
 mod judgement;
+mod listening;
 mod outbound;
+mod pace;
 mod plaintext;
 mod pod;
 mod policy_list;
@@ -35,6 +38,7 @@ mod same_node;
 #[cfg(all(test, feature = "schedules"))]
 mod schedules;
 mod scope;
+mod seat;
 mod served;
 mod share;
 mod socket;
@@ -49,7 +53,7 @@ mod worker;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mesh::Store;
 use prometheus_client::registry::Registry;
@@ -67,14 +71,15 @@ pub use tls::{
     Certificate, CertificateError, CertificateProvider, HandshakeError, RevocationError, TlsOptions,
 };
 
-use accept::{Accepted, Turn};
+use accept::Turn;
 use connections::{Connections, TableSize};
-use dealer::Dealer;
 use gate::Place;
 use hbone::client::Connector;
 use hbone::pool::Pool;
 use identities::Identities;
+use listening::Listening;
 use scope::{Captured, Scope, Shared};
+use seat::{Duty, Seats};
 use served::Served;
 use share::Share;
 use telemetry::Metrics;
@@ -140,7 +145,7 @@ impl Tunnel {
         Ok(Self { shared, workers: Arc::new(workers) })
     }
 
-    /// Serves a pod until the handle is dropped. Its accept loops run on one worker, and deal what comes to all of them.
+    /// Serves a pod until the handle is dropped. Its accept loops begin on one worker, and deal what comes to all of them.
     pub fn start(&self, pod: Pod, listeners: Listeners) -> PodHandle {
         let (handle, serving) = watch::channel(());
         let shared = &self.shared;
@@ -150,8 +155,8 @@ impl Tunnel {
         shared.enter(&served);
         let kinds = [(listeners.outbound, Kind::Outbound), (listeners.plaintext, Kind::Plaintext)];
         let kinds = kinds.into_iter().chain([(listeners.hbone, Kind::Hbone)]);
-        let number = self.workers.turn().unwrap_or_default();
-        if let Some(home) = self.workers.get(number) {
+        let seat = self.workers.turn(Duty::All);
+        if let Some((seat, home)) = seat.and_then(|seat| Some((seat, self.workers.get(seat)?))) {
             let scope =
                 Scope { shared: Arc::clone(shared), served: Arc::clone(&served), pool: home.pool.clone() };
             home.runtime.spawn(warm(scope));
@@ -159,26 +164,11 @@ impl Tunnel {
                 let (shared, served) = (Arc::clone(shared), Arc::clone(&served));
                 home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
             }
-            let shares: Arc<[Share]> = self.workers.iter().map(|one| Share::on(&one.runtime)).collect();
+            let shares: Arc<Seats<Share>> = Arc::new(self.workers.seats().map(|one| Share::on(&one.runtime)));
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 socket::tune(&listener, self.shared.config.keepalive);
-                let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&served));
-                let workers = Arc::downgrade(&self.workers);
-                let are_tunnels = matches!(kind, Kind::Hbone);
-                let mut dealer = Dealer::new(number, Arc::clone(&shares), are_tunnels, Instant::now());
-                let serving = served.serving.clone();
-                let loop_ =
-                    accept::accept(listener, serving, move |Accepted { stream, source, turn, backlog }| {
-                        let Some(place) = served.gate.place(source) else { return relay::reset(stream) };
-                        let Some(workers) = workers.upgrade() else { return };
-                        let when = (backlog, Instant::now());
-                        let Some((chosen, share)) = dealer.next(when, || workers.turn()) else { return };
-                        let Some(worker) = workers.get(chosen) else { return };
-                        let pool = worker.pool.clone();
-                        let scope = Scope { shared: Arc::clone(&shared), served: Arc::clone(&served), pool };
-                        share.spawn(kind.serve(scope, (stream, source), place, turn));
-                    });
-                home.runtime.spawn(loop_);
+                let (of, all) = ((shared, &served), (&self.workers, &shares));
+                Listening::new((listener, kind), seat, of, all).start(&self.workers);
             }
         }
         PodHandle::new(handle)
@@ -202,9 +192,9 @@ impl Tunnel {
         self.shared.rules.revocations.replace(lists)
     }
 
-    /// The runtimes of its worker threads, to measure how busy they are.
+    /// The runtimes of its worker threads, to measure how busy they are; those of the threads for crowds come last.
     pub fn runtimes(&self) -> Vec<tokio::runtime::Handle> {
-        self.workers.iter().map(|worker| worker.runtime.clone()).collect()
+        self.workers.seats().iter().map(|worker| worker.runtime.clone()).collect()
     }
 
     /// How long the connections of each workload took to come about, since somebody asks; they are counted for so long from now on. In no
@@ -254,7 +244,7 @@ impl Kind {
         scope: Scope,
         (stream, source): (std::net::TcpStream, SocketAddr),
         place: Place,
-        turn: Turn,
+        (turn, duty): (Turn, Duty),
     ) {
         drop(turn);
         let captured = match Captured::take(&scope, stream, source, place) {
@@ -272,7 +262,7 @@ impl Kind {
                 Box::pin(outbound::serve(scope, captured)).await;
             }
             Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
-            Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
+            Self::Hbone => Box::pin(inbound::serve(scope, captured, duty)).await,
         }
     }
 }

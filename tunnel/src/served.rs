@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
+use crate::crowds::Crowds;
 use crate::dns::{self, Names, PodSettings};
 use crate::gate::Gate;
 use crate::identities::{Identities, User};
@@ -29,6 +30,8 @@ pub(crate) struct Served {
     /// Changes once, when the pod's handle is dropped.
     pub(crate) serving: watch::Receiver<()>,
     pub(crate) gate: Arc<Gate>,
+    /// Whose tunnels bring crowds.
+    pub(crate) crowds: Crowds,
     pub(crate) policies: PolicyList,
     /// TLS handshakes of its clients that may be under way.
     pub(crate) handshakes: Semaphore,
@@ -62,6 +65,7 @@ impl Served {
         Self {
             number: STARTS.fetch_add(1, Ordering::Relaxed),
             gate: Arc::new(Gate::new(&pod, listeners, config, metrics)),
+            crowds: Crowds::default(),
             policies: PolicyList::new(config.timeouts.unknown_policy),
             handshakes: Semaphore::new((config.max_handshakes / HANDSHAKE_SHARE).max(1)),
             user: User::new(Arc::clone(identities)),

@@ -1,7 +1,7 @@
 //! The data path's threads: each a runtime of its own, so that a connection stays where it began.
 //!
-//! Invariant: nothing of the control plane runs here, and nothing here is moved between threads once it has
-//! been dealt to a worker.
+//! Invariants: nothing of the control plane runs here, and nothing here is moved between threads once it has
+//! been dealt to a worker. A worker that is for crowds alone goes after those for all, where there is one CPU for both.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -12,9 +12,10 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
 use crate::hbone::pool::Pool;
+use crate::seat::{Duty, Seat, Seats};
 
 /// How long a worker goes on while others want its CPU. It has little to do each time it wakes, and a packet waits for that: it
-/// goes before the control plane's threads, which may be at work for a long while.
+/// goes before the control plane's threads, which may be at work for a long while, and before those for crowds.
 const TURN: Duration = Duration::from_micros(500);
 /// After how many polls of tasks a worker looks for what has arrived meanwhile: a share polls several connections at once.
 const LOOK: u32 = 4;
@@ -31,35 +32,38 @@ pub(crate) struct Worker {
 
 /// All of them. Dropping it ends the threads, and with them every connection.
 pub(crate) struct Workers {
-    workers: Vec<Worker>,
-    next: AtomicUsize,
+    workers: Seats<Worker>,
+    next: [AtomicUsize; 2],
 }
 
 impl Workers {
-    /// Starts `count` workers, each with a pool of its own.
+    /// Starts `count` workers, and as many for crowds, each with a pool of its own.
     pub(crate) fn start(count: NonZeroUsize, pool: impl Fn() -> Pool) -> io::Result<Self> {
-        let workers = (0..count.get()).map(|index| Worker::start(index, pool())).collect::<Result<_, _>>()?;
-        Ok(Self { workers, next: AtomicUsize::new(0) })
+        let workers = Seats::try_new(count.get(), |seat| Worker::start(seat, pool()))?;
+        Ok(Self { workers, next: Default::default() })
     }
 
-    /// The number of the next in turn.
-    pub(crate) fn turn(&self) -> Option<usize> {
-        self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.workers.len())
+    /// The next in turn of those that have this duty.
+    pub(crate) fn turn(&self, duty: Duty) -> Option<Seat> {
+        let [all, crowds] = &self.next;
+        let next = if duty == Duty::All { all } else { crowds };
+        let number = next.fetch_add(1, Ordering::Relaxed).checked_rem(self.workers.of(duty).len())?;
+        Some(Seat { duty, number })
     }
 
-    /// The one of this number.
-    pub(crate) fn get(&self, number: usize) -> Option<&Worker> {
-        self.workers.get(number)
+    /// The one at this seat.
+    pub(crate) fn get(&self, seat: Seat) -> Option<&Worker> {
+        self.workers.get(seat)
     }
 
-    /// All of them, to count what they hold.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Worker> {
-        self.workers.iter()
+    /// All of them.
+    pub(crate) const fn seats(&self) -> &Seats<Worker> {
+        &self.workers
     }
 }
 
 impl Worker {
-    fn start(index: usize, pool: Pool) -> io::Result<Self> {
+    fn start(Seat { duty, number }: Seat, pool: Pool) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -69,8 +73,11 @@ impl Worker {
             .build()?;
         let handle = runtime.handle().clone();
         let (running, stopped) = oneshot::channel::<()>();
-        std::thread::Builder::new().name(format!("culvert-data-{index}")).spawn(move || {
-            if let Err(error) = linux::scheduling::take_short_turns(TURN) {
+        let kind = if duty == Duty::All { "data" } else { "crowd" };
+        std::thread::Builder::new().name(format!("culvert-{kind}-{number}")).spawn(move || {
+            if duty == Duty::All
+                && let Err(error) = linux::scheduling::take_short_turns(TURN)
+            {
                 tracing::debug!(%error, "the data path takes turns as everything else does");
             }
             // The sender says nothing; that it is gone is the message.

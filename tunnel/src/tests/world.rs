@@ -384,7 +384,7 @@ impl Node {
 
     /// How many tunnels its pool holds.
     pub(super) fn tunnels(&self) -> usize {
-        self.tunnel.workers.iter().map(|worker| worker.pool.tunnels()).sum()
+        self.tunnel.workers.seats().iter().map(|worker| worker.pool.tunnels()).sum()
     }
 
     /// Waits until a metric line holds all of `parts`.

@@ -12,7 +12,7 @@ use crate::tls::TlsOptions;
 /// Settings of a [`crate::Tunnel`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Worker threads. Default: one for each CPU.
+    /// Worker threads, beside each of which there is one for crowds of connections. Default: one for each CPU.
     pub workers: NonZeroUsize,
     /// The network this node is on. Default: the unnamed one.
     pub network: Arc<str>,

@@ -2,6 +2,7 @@
 
 mod budget;
 mod carry;
+mod crowd;
 mod demand;
 mod dns;
 mod gate;

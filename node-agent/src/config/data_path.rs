@@ -34,7 +34,7 @@ static THREADS: Setting<NonZeroUsize> = Setting::new(
     ("workers", "ZTUNNEL_WORKER_THREADS"),
     "0",
     WORKERS,
-    "Threads of the data path; 0 for one a CPU, and a percentage is rounded up.",
+    "Threads of the data path, and as many for crowds of connections; 0 for one a CPU, and a percentage is rounded up.",
 );
 static SAME_NODE_TRANSPORT: Setting<SameNode> = Setting::new(
     ("same-node-transport", "SAME_NODE_TRANSPORT"),

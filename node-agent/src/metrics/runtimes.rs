@@ -1,7 +1,7 @@
 //! How busy the threads are: the data path's, one runtime each, then those of everything else.
 //!
 //! Names, labels and help are those that dashboards of the field read. Workers are numbered through all runtimes, those of
-//! the data path first.
+//! the data path first: whatever comes, then crowds.
 
 use std::fmt;
 

@@ -83,6 +83,6 @@ async fn names_types_and_labels_are_those_that_dashboards_read() {
     assert!(value("process_start_time_seconds") > 1.6e9 && value("process_start_time_seconds") < now + 60.0);
     assert!(value("process_open_fds") > 2.0 && value("process_max_fds") >= value("process_open_fds"));
     assert_eq!(types["process_cpu_seconds"], "counter");
-    assert!(text.contains("tokio_num_workers 3\n"), "{text}");
-    assert!(text.contains("tokio_worker_park_count_total{worker=\"2\"} "), "{text}");
+    assert!(text.contains("tokio_num_workers 5\n"), "{text}");
+    assert!(text.contains("tokio_worker_park_count_total{worker=\"4\"} "), "{text}");
 }

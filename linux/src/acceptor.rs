@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 
 /// A listener that the current runtime waits for.
 #[derive(Debug)]
@@ -17,14 +17,14 @@ impl Acceptor {
     /// Has the current runtime wait for connections of a listener that does not block.
     ///
     /// # Errors
-    /// Whatever epoll_ctl(2) has against it.
+    /// Whatever epoll_ctl(2) has against it, and the listener, which is as good as before.
     ///
     /// # Panics
     /// Outside of a runtime.
-    pub fn new(listener: TcpListener) -> io::Result<Self> {
+    pub fn new(listener: TcpListener) -> Result<Self, (TcpListener, io::Error)> {
         // SAFETY: a listener has one descriptor, which is open until it is dropped; nothing here replaces or closes it.
         let listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) };
-        Ok(Self(listener.map_err(|error| error.into_parts().1)?))
+        Ok(Self(listener.map_err(AsyncFdRegisterError::into_parts)?))
     }
 
     /// The listener, for which the runtime waits no more.

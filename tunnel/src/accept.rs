@@ -47,13 +47,7 @@ pub(crate) async fn accept(
     mut serving: watch::Receiver<()>,
     mut deal: impl FnMut(Accepted) -> ControlFlow<()>,
 ) -> Option<std::net::TcpListener> {
-    let acceptor = match Acceptor::new(listener) {
-        Ok(acceptor) => acceptor,
-        Err(error) => {
-            tracing::error!(%error, "cannot wait for connections of a pod");
-            return None;
-        }
-    };
+    let acceptor = wait_for(listener, &mut serving).await?;
     let (mut pause, waiting) = (FIRST_PAUSE, Arc::new(Semaphore::new(WAITING)));
     // Since when the queue has not been seen empty.
     let mut since = None;
@@ -96,6 +90,30 @@ pub(crate) async fn accept(
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
+    }
+}
+
+/// Has this thread wait for the connections of a listener. Where the kernel is out of what it needs for that, they wait in the queue meanwhile.
+/// None if the pod is stopped before.
+async fn wait_for(
+    mut listener: std::net::TcpListener,
+    serving: &mut watch::Receiver<()>,
+) -> Option<Acceptor> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match Acceptor::new(listener) {
+            Ok(acceptor) => return Some(acceptor),
+            Err((same, error)) => {
+                listener = same;
+                error
+            }
+        };
+        tracing::error!(%error, ?pause, "cannot wait for connections of a pod");
+        tokio::select! {
+            _ = serving.changed() => return None,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

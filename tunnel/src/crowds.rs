@@ -1,66 +1,114 @@
-//! Whose tunnels to a pod bring so many connections that they are to be served beside the others.
+//! From where so many connections come to a pod by tunnels that its next tunnels are served beside the others.
 //!
-//! A tunnel stays with the worker that it was dealt to. One that turns out to bring a crowd is told to go (GOAWAY, RFC 9113 section 6.8: what it
-//! carries is served to its end), and the next that comes from the same address is dealt to a worker for crowds.
+//! A tunnel stays with the worker that it was dealt to. An agent that is of our kind opens one of its own for a crowd, as soon as it knows that it
+//! has one: by then half of that has come here, by the tunnels that there were.
 //!
-//! Invariant: only tunnels whose client is proven are remembered, and none for long.
+//! Invariant: only those are counted whose client is proven, and they are forgotten with their last tunnel.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// For so long after its last crowd an address is remembered.
+use crate::pace::{CROWD, Pace};
+
+/// So many connections within a window, by all tunnels of a source together, foretell a crowd.
+const SIGNS: u32 = CROWD / 2;
+/// For so long after that its tunnels are dealt to workers for crowds.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// The addresses that crowds come from.
+/// The sources that a pod has tunnels from.
 #[derive(Debug, Default)]
-pub(crate) struct Crowds(Mutex<HashMap<IpAddr, Instant>>);
+pub(crate) struct Crowds(Mutex<HashMap<IpAddr, Weak<Source>>>);
+
+/// An address that tunnels come from.
+#[derive(Debug)]
+pub(crate) struct Source(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    pace: Pace,
+    /// When it had many last.
+    many: Option<Instant>,
+}
 
 impl Crowds {
-    /// A crowd comes from this address.
-    pub(crate) fn note(&self, source: IpAddr, now: Instant) {
+    /// The source of a tunnel, to be held as long as that is there.
+    pub(crate) fn source(&self, address: IpAddr, now: Instant) -> Arc<Source> {
         let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if sources.insert(source.to_canonical(), now).is_none() {
-            sources.retain(|_, noted| is_remembered(*noted, now));
+        if let Some(source) = sources.get(&address.to_canonical()).and_then(Weak::upgrade) {
+            return source;
         }
+        sources.retain(|_, source| source.strong_count() > 0);
+        let source = Arc::new(Source(Mutex::new(State { pace: Pace::of(SIGNS, now), many: None })));
+        sources.insert(address.to_canonical(), Arc::downgrade(&source));
+        source
     }
 
-    /// Whether one has come from there lately.
-    pub(crate) fn come_from(&self, source: IpAddr, now: Instant) -> bool {
+    /// Whether many connections have come from there lately.
+    pub(crate) fn come_from(&self, address: IpAddr, now: Instant) -> bool {
         let sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sources.get(&source.to_canonical()).is_some_and(|noted| is_remembered(*noted, now))
+        let source = sources.get(&address.to_canonical()).and_then(Weak::upgrade);
+        drop(sources);
+        source.is_some_and(|source| source.had_many(now))
     }
 }
 
-fn is_remembered(noted: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(noted) < MEMORY
+impl Source {
+    /// A connection comes by one of its tunnels.
+    pub(crate) fn enter(&self, now: Instant) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.pace.enter(now) {
+            state.many = Some(now);
+        }
+    }
+
+    fn had_many(&self, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.many.is_some_and(|many| now.saturating_duration_since(many) < MEMORY)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    #[test]
-    fn an_address_is_remembered_for_a_while_in_either_form() {
-        let (crowds, now) = (Crowds::default(), Instant::now());
-        let [one, mapped, other] =
-            ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
-        assert!(!crowds.come_from(one, now));
-        crowds.note(mapped, now);
-        assert!(crowds.come_from(one, now) && crowds.come_from(mapped, now + MEMORY / 2));
-        assert!(!crowds.come_from(other, now) && !crowds.come_from(one, now + MEMORY));
-        crowds.note(one, now + MEMORY / 2);
-        assert!(crowds.come_from(one, now + MEMORY), "it came again");
+    fn addresses() -> [IpAddr; 3] {
+        ["10.0.0.1", "::ffff:10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap())
     }
 
     #[test]
-    fn what_is_forgotten_takes_no_room() {
+    fn what_comes_by_all_tunnels_of_a_source_is_counted_together_and_remembered_for_a_while() {
         let (crowds, now) = (Crowds::default(), Instant::now());
-        for number in 0..100 {
-            crowds.note(std::net::Ipv4Addr::from_bits(number).into(), now);
+        let [one, mapped, other] = addresses();
+        let tunnels = [crowds.source(one, now), crowds.source(mapped, now)];
+        let _quiet = crowds.source(other, now);
+        for number in 1..SIGNS {
+            tunnels[number as usize % 2].enter(now);
         }
-        crowds.note("10.0.0.1".parse().unwrap(), now + MEMORY);
-        assert_eq!(crowds.0.lock().unwrap().len(), 1);
+        assert!(!crowds.come_from(one, now), "one is missing");
+        tunnels[0].enter(now);
+        assert!(crowds.come_from(one, now) && crowds.come_from(mapped, now + MEMORY / 2));
+        assert!(!crowds.come_from(other, now) && !crowds.come_from(one, now + MEMORY));
+    }
+
+    #[test]
+    fn a_source_is_forgotten_with_its_last_tunnel() {
+        let (crowds, now) = (Crowds::default(), Instant::now());
+        let [one, _, other] = addresses();
+        let first = crowds.source(one, now);
+        (0..SIGNS).for_each(|_| first.enter(now));
+        let second = crowds.source(one, now);
+        drop(first);
+        assert!(crowds.come_from(one, now), "it has another");
+        drop(second);
+        assert!(!crowds.come_from(one, now));
+        for number in 0..100 {
+            crowds.source(Ipv4Addr::from_bits(number).into(), now);
+        }
+        let _kept = crowds.source(other, now);
+        assert_eq!(crowds.0.lock().unwrap().len(), 1, "what is forgotten takes no room");
     }
 }

@@ -9,7 +9,6 @@ mod proxy_protocol;
 
 use std::io;
 use std::net::SocketAddr;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,11 +28,9 @@ use crate::gate::{Link, Place};
 use crate::hbone::server::{self, Asked, ConnectRequest, ServeError};
 use crate::hbone::{ConnectError, baggage};
 use crate::judgement::{Judged, judge};
-use crate::pace::Pace;
 use crate::relay::{self, Far};
 use crate::same_node::{self, DirectRequest};
 use crate::scope::{Captured, Scope};
-use crate::seat::Duty;
 use crate::share::Share;
 use crate::socket;
 use crate::telemetry::{Details, Party, Record, Reporter, ServiceName, Transport, failed};
@@ -62,22 +59,8 @@ pub(crate) enum Request {
     Direct(DirectRequest),
 }
 
-/// What a tunnel brings.
-struct Brought {
-    /// Where it is served.
-    share: Share,
-    pace: Pace,
-}
-
-impl Default for Brought {
-    fn default() -> Self {
-        Self { share: Share::on(&Handle::current()), pace: Pace::new(Instant::now()) }
-    }
-}
-
-/// Serves one tunnel until its client leaves it. One that brings a crowd to a worker that is for all has to leave it: its successor is
-/// dealt to one that is for crowds.
-pub(crate) async fn serve(scope: Scope, captured: Captured, duty: Duty) {
+/// Serves one tunnel until its client leaves it.
+pub(crate) async fn serve(scope: Scope, captured: Captured) {
     let (source, connected) = (captured.source, captured.original_destination);
     if let Some(taken) = scope.served.offers.take(source, connected) {
         return Box::pin(same_node::serve(scope, captured, taken)).await;
@@ -94,16 +77,12 @@ pub(crate) async fn serve(scope: Scope, captured: Captured, duty: Duty) {
     let serving = scope.served.serving.clone();
     let ended = revoked(session.clone());
     let arrival = Arrival { scope, source, connected, client, transport: Transport::MutualTls, session };
-    let mut brought = None;
+    let mut share = None;
+    let origin = arrival.scope.served.crowds.source(source.ip(), Instant::now());
     let served = server::serve(tls, &shared.config.http2, &shared.config.timeouts, serving, |request| {
-        let Brought { share, pace } = &mut **brought.get_or_insert_with(Box::<Brought>::default);
+        origin.enter(Instant::now());
+        let share = share.get_or_insert_with(|| Share::on(&Handle::current()));
         share.spawn(arrival.clone().connect(Request::Stream(request)));
-        let now = Instant::now();
-        if !pace.enter(now) {
-            return ControlFlow::Continue(());
-        }
-        arrival.scope.served.crowds.note(source.ip(), now);
-        if duty == Duty::Crowds { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     let served = tokio::select! {
         served = served => served,

@@ -244,7 +244,7 @@ impl Kind {
         scope: Scope,
         (stream, source): (std::net::TcpStream, SocketAddr),
         place: Place,
-        (turn, duty): (Turn, Duty),
+        turn: Turn,
     ) {
         drop(turn);
         let captured = match Captured::take(&scope, stream, source, place) {
@@ -262,7 +262,7 @@ impl Kind {
                 Box::pin(outbound::serve(scope, captured)).await;
             }
             Self::Plaintext => Box::pin(plaintext::serve(scope, captured)).await,
-            Self::Hbone => Box::pin(inbound::serve(scope, captured, duty)).await,
+            Self::Hbone => Box::pin(inbound::serve(scope, captured)).await,
         }
     }
 }

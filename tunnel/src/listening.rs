@@ -9,8 +9,6 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use tokio::sync::watch;
-
 use crate::Kind;
 use crate::accept::{Accepted, accept};
 use crate::dealer::{Dealer, Dealt};
@@ -61,10 +59,11 @@ impl Listening {
         let Some(worker) = workers.get(self.seat) else { return };
         let Self { listener, mut seat, mut desk } = self;
         worker.runtime.spawn(async move {
-            let serving: watch::Receiver<()> = desk.served.serving.clone();
+            let serving = desk.served.serving.clone();
             let deal = |accepted| desk.deal(accepted, &mut seat);
             let Some(listener) = accept(listener, serving, deal).await else { return };
             if let Some(workers) = desk.workers.upgrade() {
+                tracing::debug!(pod = ?desk.served.pod, kind = ?desk.kind, duty = ?seat.duty, "a listener changes its worker");
                 Self { listener, seat, desk }.start(&workers);
             }
         });
@@ -86,7 +85,7 @@ impl Desk {
             (Some(place), Some(worker)) => {
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&self.served));
                 let scope = Scope { shared, served, pool: worker.pool.clone() };
-                share.spawn(self.kind.serve(scope, (stream, source), place, (turn, to.duty)));
+                share.spawn(self.kind.serve(scope, (stream, source), place, turn));
             }
             _ => relay::reset(stream),
         }

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 /// For so long they are counted.
 pub(crate) const WINDOW: Duration = Duration::from_millis(50);
 /// With so many in a window they are a crowd.
-const CROWD: u32 = 64;
+pub(crate) const CROWD: u32 = 64;
 
 /// A count of what comes.
 #[derive(Debug)]
 pub(crate) struct Pace {
+    /// So many are a crowd.
+    limit: u32,
     /// The beginning of the window.
     since: Instant,
     count: u32,
@@ -19,7 +21,12 @@ pub(crate) struct Pace {
 
 impl Pace {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { since: now, count: 0, before: 0 }
+        Self::of(CROWD, now)
+    }
+
+    /// One by which so many in a window are a crowd.
+    pub(crate) const fn of(limit: u32, now: Instant) -> Self {
+        Self { limit, since: now, count: 0, before: 0 }
     }
 
     /// Whether one that comes now is one of a crowd.
@@ -27,10 +34,10 @@ impl Pace {
         let passed = now.saturating_duration_since(self.since);
         if passed >= WINDOW {
             let before = if passed < WINDOW * 2 { self.count } else { 0 };
-            *self = Self { before, ..Self::new(now) };
+            *self = Self { before, ..Self::of(self.limit, now) };
         }
         self.count = self.count.saturating_add(1);
-        self.count.max(self.before) >= CROWD
+        self.count.max(self.before) >= self.limit
     }
 }
 

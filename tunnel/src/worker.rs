@@ -1,7 +1,7 @@
 //! The data path's threads: each a runtime of its own, so that a connection stays where it began.
 //!
-//! Invariants: nothing of the control plane runs here, and nothing here is moved between threads once it has
-//! been dealt to a worker. A worker that is for crowds alone goes after those for all, where there is one CPU for both.
+//! Invariant: nothing of the control plane runs here, and no connection is moved between threads once it has
+//! been dealt to a worker.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -33,6 +33,7 @@ pub(crate) struct Worker {
 /// All of them. Dropping it ends the threads, and with them every connection.
 pub(crate) struct Workers {
     workers: Seats<Worker>,
+    /// Of those for all, and of those for crowds.
     next: [AtomicUsize; 2],
 }
 

@@ -6,7 +6,6 @@
 //! answer than may be open, the rest is answered with 503. A tunnel on which nobody asks for anything is closed.
 
 use std::future::{pending, poll_fn};
-use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,15 +49,15 @@ const TURN: u8 = 16;
 /// How long a client may take to leave an unused tunnel after it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`. When that breaks off, or the sender of
-/// `serving` is gone, the client is told to open no more streams here; those that are there go on. So it is when it has had no
+/// Serves one connection until the client leaves it, handing each CONNECT request to `on_request`. When the sender of
+/// `serving` is gone the client is told to open no more streams here; those that are there go on. So it is when it has had no
 /// stream for too long; then nothing is left to go on, and the connection is closed.
 pub(crate) async fn serve<T>(
     io: T,
     config: &Http2Config,
     limits: &Timeouts,
     mut serving: watch::Receiver<()>,
-    mut on_request: impl FnMut(ConnectRequest) -> ControlFlow<()>,
+    mut on_request: impl FnMut(ConnectRequest),
 ) -> Result<(), ServeError>
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -114,12 +113,8 @@ where
                 Some(accepted) => {
                     let (request, respond) = accepted?;
                     let parsed = ConnectRequest::parse(request, respond, &waiting, (&usage, &strain));
-                    if let Some(request) = parsed
-                        && on_request(request).is_break()
-                        && served
-                    {
-                        served = false;
-                        connection.graceful_shutdown();
+                    if let Some(request) = parsed {
+                        on_request(request);
                     }
                     taken += 1;
                 }
@@ -251,11 +246,7 @@ mod tests {
             let config = Http2Config { max_streams: 1, ..Http2Config::default() };
             let mut held = Vec::new();
             let (_serving, serving) = watch::channel(());
-            let hold = |request| {
-                held.push(request);
-                ControlFlow::Continue(())
-            };
-            serve(ours, &config, &Timeouts::default(), serving, hold).await
+            serve(ours, &config, &Timeouts::default(), serving, |request| held.push(request)).await
         });
         let (mut sender, connection) = h2::client::handshake(theirs).await.unwrap();
         tokio::spawn(connection);
@@ -299,14 +290,12 @@ mod tests {
         let crowd = serve(many, &config, &limits, serving.clone(), |request| {
             taken.set(taken.get() + 1);
             held.push(request);
-            ControlFlow::Continue(())
         });
         let (tell, told) = tokio::sync::oneshot::channel();
         let mut tell = Some(tell);
         let single = serve(one, &config, &limits, serving, |request| {
             waits.set(Some(request));
             let _ = tell.take().map(|tell| tell.send(taken.get()));
-            ControlFlow::Continue(())
         });
         let before = tokio::select! {
             biased;
@@ -323,11 +312,7 @@ mod tests {
     ) -> Result<(), ServeError> {
         let client = tokio::spawn(theirs);
         let (_serving, serving) = watch::channel(());
-        let refuse = |request| {
-            drop(request);
-            ControlFlow::Continue(())
-        };
-        let ended = serve(ours, &Http2Config::default(), &Timeouts::default(), serving, refuse).await;
+        let ended = serve(ours, &Http2Config::default(), &Timeouts::default(), serving, drop).await;
         client.abort();
         ended
     }

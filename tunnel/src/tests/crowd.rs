@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::world::{Node, SERVER, World, soon};
+use super::world::{Node, SERVER, World, eventually, soon};
+use crate::pace::WINDOW;
 use crate::seat::Duty;
 
 /// At once: more than make a crowd, and than one tunnel carries.
@@ -66,9 +67,10 @@ async fn a_crowd_is_served_beside_the_others_and_none_of_it_is_lost() {
         }
     })
     .await;
-    // It is over, and what comes is served as ever.
-    for _ in 0..3 {
-        soon(open(way, 1)).await;
-    }
+    // It is over: the listener comes home with the next one, and what comes is served as ever.
+    let crowded = tasks(&world.client);
+    tokio::time::sleep(WINDOW * 3).await;
+    soon(open(way, 3)).await;
+    eventually(|| tasks(&world.client) < crowded).await;
     app.abort();
 }

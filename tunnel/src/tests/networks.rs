@@ -1,7 +1,6 @@
 //! A service on another network: a tunnel inside a tunnel, by way of that network's gateway.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -70,7 +69,6 @@ impl Gateway {
                             .unwrap()
                             .push((request.asked.authority.to_string(), request.asked.network.is_some()));
                         tokio::spawn(forward(request, pod, manner));
-                        ControlFlow::Continue(())
                     });
                     // How tunnels end is seen at their ends.
                     let _ = served.await;

@@ -63,7 +63,8 @@ impl Listening {
             let deal = |accepted| desk.deal(accepted, &mut seat);
             let Some(listener) = accept(listener, serving, deal).await else { return };
             if let Some(workers) = desk.workers.upgrade() {
-                tracing::debug!(pod = ?desk.served.pod, kind = ?desk.kind, duty = ?seat.duty, "a listener changes its worker");
+                let what = if seat.duty == Duty::Crowds { "a crowd has come" } else { "a crowd is over" };
+                tracing::debug!(pod = ?desk.served.pod, "{what}");
                 Self { listener, seat, desk }.start(&workers);
             }
         });

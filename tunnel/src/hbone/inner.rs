@@ -67,6 +67,8 @@ async fn drive(mut connection: Connection<StreamIo>, signs: Signs, http2: Http2C
     let (ping, interval) = (connection.ping_pong(), http2.ping_interval);
     let lost = keepalive::peer_lost(ping, interval, http2.ping_timeout, signs);
     tokio::select! {
+        // What has come is read before the peer is given up for not having sent it.
+        biased;
         end = connection => if let Err(error) = end {
             tracing::debug!(%error, "tunnel to another network closed");
         },

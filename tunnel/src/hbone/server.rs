@@ -103,6 +103,8 @@ where
             connection.accept().await
         };
         tokio::select! {
+            // What has come is read before the peer is given up for not having sent it.
+            biased;
             () = strain.changed() => {}
             // No value is ever sent: this resolves when the pod's handle is dropped.
             _ = serving.changed(), if served => {
@@ -235,6 +237,7 @@ fn answer(respond: &mut SendResponse<Buffer>, status: StatusCode) {
 mod tests {
     use futures_util::FutureExt as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::advance;
 
     use super::*;
 
@@ -346,6 +349,32 @@ mod tests {
                 io.write_all(&[0, 0, length, kind, ACK, 0, 0, 0, 0]).await.unwrap();
                 io.write_all(payload.get(..usize::from(length)).unwrap()).await.unwrap();
             }
+        }
+    }
+
+    /// An end that was starved finds all limits over and the answer there, in the same turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_not_given_up_while_its_answer_waits_to_be_read() {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let (config, long) = (Http2Config::default(), Duration::from_secs(1 << 20));
+        let limits = Timeouts { first_request: long, ..Timeouts::default() };
+        let (_serving, serving) = watch::channel(());
+        let mut client = pin!(cling(theirs));
+        let mut server = pin!(serve(ours, &config, &limits, serving, drop));
+        assert!(client.as_mut().now_or_never().is_none());
+        for _ in 0..50 {
+            // It is asked, and gives no answer yet.
+            for step in
+                [Duration::ZERO, config.ping_interval / 2, config.ping_interval / 2, config.ping_timeout]
+            {
+                advance(step).await;
+                assert!(server.as_mut().now_or_never().is_none());
+                assert!(server.as_mut().now_or_never().is_none());
+            }
+            assert!(client.as_mut().now_or_never().is_none());
+            advance(config.ping_timeout).await;
+            assert!(server.as_mut().now_or_never().is_none(), "it has answered");
+            assert!(client.as_mut().now_or_never().is_none());
         }
     }
 

@@ -180,6 +180,8 @@ impl Carrier {
             };
             self.strain.apply(&mut connection);
             tokio::select! {
+                // What has come is read before the peer is given up for not having sent it.
+                biased;
                 () = self.strain.changed() => {}
                 end = poll_fn(|cx| {
                     let end = connection.poll_unpin(cx);
@@ -365,7 +367,9 @@ impl Drop for Lease {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tokio::time::advance;
 
+    use super::super::super::signs::Watched;
     use super::*;
 
     /// Requests of which no more than one has been sent when the peer turns out to allow no more: the other goes elsewhere,
@@ -407,5 +411,39 @@ mod tests {
         assert!(first.now_or_never().is_none());
         driver.abort();
         assert_eq!(peer.await.unwrap(), 1);
+    }
+
+    /// An end that was starved finds all limits over and the answer there, in the same turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_not_given_up_while_its_answer_waits_to_be_read() {
+        let http2 = Http2Config::default();
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let mut peer = pin!(async move {
+            let mut peer = h2::server::handshake(theirs).await.unwrap();
+            while let Some(Ok((_, _respond))) = h2::server::Connection::<_, Bytes>::accept(&mut peer).await {}
+        });
+        let signs = Signs::default();
+        let watched = Watched::of(ours, &signs);
+        let (sender, connection) = h2::client::Builder::new().handshake::<_, Buffer>(watched).await.unwrap();
+        let carrier = Carrier::new(sender, Strain::new(&http2), None);
+        let (_serving, serving) = watch::channel(());
+        let limit = Duration::from_secs(1 << 20);
+        let idling = Idling { limit, spare: limit, serving, release: |_| false };
+        let mut driver = pin!(carrier.run((connection, signs), &http2, idling));
+        for _ in 0..50 {
+            // It is asked, and gives no answer yet.
+            for step in [Duration::ZERO, http2.ping_interval / 2, http2.ping_interval / 2, http2.ping_timeout]
+            {
+                advance(step).await;
+                assert!(driver.as_mut().now_or_never().is_none());
+                assert!(driver.as_mut().now_or_never().is_none());
+            }
+            for _ in 0..2 {
+                assert!(peer.as_mut().now_or_never().is_none());
+            }
+            advance(http2.ping_timeout).await;
+            let given_up = driver.as_mut().now_or_never();
+            assert!(given_up.is_none(), "{given_up:?}, and it has answered");
+        }
     }
 }

@@ -5,6 +5,7 @@
 mod catalogue;
 mod chaos;
 mod cri;
+mod deny;
 mod dependencies;
 mod deploy;
 mod docs;
@@ -55,7 +56,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Suite {
-    /// Formatting, lints, the direction of dependencies, and every test that needs no network of its own.
+    /// Formatting, lints, dependencies, and every test that needs no network of its own.
     Unit,
     /// Real namespaces, real eBPF, real agents; as root.
     Netns,
@@ -133,6 +134,7 @@ fn unit(filter: Option<&str>) -> Result<()> {
     println!("\n== unit: formatting, dependencies, lints, tests");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))?;
     dependencies::check()?;
+    deny::check()?;
     unsafe_code::check()?;
     security::check()?;
     // The loader embeds the objects.

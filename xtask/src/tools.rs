@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use harness::run::find_tool;
 
 use crate::binaries::target_dir;
@@ -59,6 +59,21 @@ pub(crate) fn ensure(tool: &Tool) -> Result<PathBuf> {
             home.display()
         )
     })
+}
+
+/// A program that an environment has, if it is there; one of another version is an error.
+pub(crate) fn program(home: &Path, name: &str, version: &str) -> Result<Option<PathBuf>> {
+    let program = home.join("bin").join(name);
+    if !program.is_file() {
+        return Ok(None);
+    }
+    let said = shell::output(Command::new(&program).arg("--version")).with_context(|| {
+        format!("{} does not run: remove {} and try again", program.display(), home.display())
+    })?;
+    if !said.contains(version) {
+        bail!("{} is not {name} {version} but {}: remove {}", program.display(), said.trim(), home.display());
+    }
+    Ok(Some(program))
 }
 
 /// Where an environment has its packages; none if it is not there.

@@ -6,3 +6,5 @@ for host in server.mesh headless.mesh "$ip"; do
 done
 expect "through a tunnel" tunnelled 'src.identity="spiffe://cluster.local/ns/mesh/sa/default"'
 expect "istioctl sees it" bash -c "istioctl ztunnel-config workloads | grep -q 'mesh .*HBONE'"
+expect "istiod lists the agents" bash -c "istioctl proxy-status | grep -q 'ztunnel-.*culvert-.*(WADS,WDS)'"
+expect "what it sent last has been taken over" bash -c "istioctl proxy-status -v 1 | grep 'ztunnel-' | grep -q 'SYNCED.*SYNCED'"

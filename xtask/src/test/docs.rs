@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use super::catalogue::Catalogue;
 use crate::binaries::Binaries;
 use crate::built::Built;
-use crate::{bench, screenshots, setup, shell};
+use crate::{bench, fuzz, screenshots, setup, shell};
 
 /// A page.
 pub(super) struct Page {
@@ -45,7 +45,8 @@ pub(super) fn run() -> Result<()> {
     binaries.announce();
     commands::run(&pages, &built, &binaries)?;
     screenshots::rehearse(&built, &binaries)?;
-    bench::rehearse(&binaries)
+    bench::rehearse(&binaries)?;
+    fuzz::rehearse()
 }
 
 /// All pages: those of the book, those at the top, and those beside what they are about.

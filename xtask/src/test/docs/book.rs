@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::binaries::target_dir;
 use crate::shell;
@@ -34,15 +34,5 @@ pub(super) fn build() -> Result<()> {
 }
 
 fn installed(home: &Path) -> Result<Option<PathBuf>> {
-    let program = home.join("bin/mdbook");
-    if !program.is_file() {
-        return Ok(None);
-    }
-    let said = shell::output(Command::new(&program).arg("--version")).with_context(|| {
-        format!("{} does not run: remove {} and try again", program.display(), home.display())
-    })?;
-    if !said.contains(VERSION) {
-        bail!("{} is not mdBook {VERSION} but {}: remove {}", program.display(), said.trim(), home.display());
-    }
-    Ok(Some(program))
+    tools::program(home, "mdbook", VERSION)
 }

@@ -33,8 +33,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// What is asked for after a scenario that fails.
 const LOGS: &str = "kubectl -n istio-system logs daemonset/ztunnel --all-pods --tail 100";
 /// What goes wrong, and which scenarios see it. Without istiod none is come to.
-const LIES: [(&str, &[&str]); 7] = [
+const LIES: [(&str, &[&str]); 8] = [
     ("istiod does not start", &[]),
+    ("the control plane is not followed", &["10-reach"]),
     ("tunnels are not used", &["10-reach", "30-labels", "90-uninstall"]),
     ("plaintext is let in", &["20-policy"]),
     ("who is denied is let in", &["20-policy"]),

@@ -7,7 +7,7 @@
 //! Invariants: what comes in a crowd is served by workers for crowds alone. One that does not keep up, or has much more of the pod's connections than
 //! another, gets them in turn with all others.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::pace::Pace;
@@ -21,8 +21,8 @@ const AHEAD: usize = 32;
 
 /// Deals the connections of a listener.
 pub(crate) struct Dealer {
-    /// The pod's, one of each worker.
-    shares: Arc<Seats<Share>>,
+    /// The pod's, one of each worker; none is there before it is needed, for of most pods and workers it never is.
+    shares: Arc<Seats<OnceLock<Share>>>,
     /// The worker that accepts what is no crowd.
     home: Seat,
     /// Whether any may stay with the worker that accepts them.
@@ -34,8 +34,8 @@ pub(crate) struct Dealer {
 pub(crate) struct Dealt<'a> {
     /// The worker that serves it.
     pub(crate) to: Seat,
-    /// The pod's share of that.
-    pub(crate) share: &'a Share,
+    /// The pod's share of that, to be made if it is not there.
+    pub(crate) share: &'a OnceLock<Share>,
     /// The worker that is to accept the next one.
     pub(crate) acceptor: Seat,
 }
@@ -43,7 +43,12 @@ pub(crate) struct Dealt<'a> {
 impl Dealer {
     /// For a listener whose connections are accepted by the worker `home`, and served in one of `shares`, which has one for each worker.
     /// Where they are tunnels, however brief, none stays: to begin one costs more than to wake another thread.
-    pub(crate) fn new(home: Seat, shares: Arc<Seats<Share>>, are_tunnels: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        home: Seat,
+        shares: Arc<Seats<OnceLock<Share>>>,
+        are_tunnels: bool,
+        now: Instant,
+    ) -> Self {
         Self { shares, home, may_stay: !are_tunnels, pace: Pace::new(now) }
     }
 
@@ -63,10 +68,11 @@ impl Dealer {
 
     /// Whether a worker has much more of the pod's connections than another with its duty.
     fn is_ahead(&self, seat: Seat) -> bool {
-        let held = self.shares.get(seat).map_or(0, Share::len);
+        let len = |share: &OnceLock<Share>| share.get().map_or(0, Share::len);
+        let held = self.shares.get(seat).map_or(0, len);
         // The others are looked at only if it may matter: there are as many as CPUs.
         held > AHEAD && {
-            let fewest = self.shares.of(seat.duty).iter().map(Share::len).min().unwrap_or_default();
+            let fewest = self.shares.of(seat.duty).iter().map(len).min().unwrap_or_default();
             held > fewest + fewest / 8 + AHEAD
         }
     }
@@ -103,7 +109,7 @@ mod tests {
     impl Deal {
         fn new(are_tunnels: bool) -> Self {
             let now = Instant::now();
-            let shares = Seats::try_new(WORKERS, |_| Ok::<_, Infallible>(Share::on(&Handle::current())));
+            let shares = Seats::try_new(WORKERS, |_| Ok::<_, Infallible>(OnceLock::new()));
             let dealer = Dealer::new(HOME, Arc::new(shares.unwrap()), are_tunnels, now);
             Self { dealer, turns: 0..usize::MAX, now }
         }
@@ -129,7 +135,8 @@ mod tests {
         /// Has one of those for crowds hold so many.
         fn hold(&self, number: usize, count: usize) {
             for _ in 0..count {
-                self.dealer.shares.of(Duty::Crowds)[number].spawn(pending());
+                let share = &self.dealer.shares.of(Duty::Crowds)[number];
+                share.get_or_init(|| Share::on(&Handle::current())).spawn(pending());
             }
         }
     }

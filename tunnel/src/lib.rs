@@ -52,7 +52,7 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use mesh::Store;
@@ -164,7 +164,7 @@ impl Tunnel {
                 let (shared, served) = (Arc::clone(shared), Arc::clone(&served));
                 home.runtime.spawn(dns::serve(socket, Scope { shared, served, pool: home.pool.clone() }));
             }
-            let shares: Arc<Seats<Share>> = Arc::new(self.workers.seats().map(|one| Share::on(&one.runtime)));
+            let shares: Arc<Seats<OnceLock<Share>>> = Arc::new(self.workers.seats().map(|_| OnceLock::new()));
             for (listener, kind) in kinds.flat_map(|(of, kind)| of.into_iter().map(move |one| (one, kind))) {
                 socket::tune(&listener, self.shared.config.keepalive);
                 let (of, all) = ((shared, &served), (&self.workers, &shares));

@@ -6,7 +6,7 @@
 
 use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::Kind;
@@ -42,7 +42,7 @@ impl Listening {
         (listener, kind): (TcpListener, Kind),
         home: Seat,
         (shared, served): (&Arc<Shared>, &Arc<Served>),
-        (workers, shares): (&Arc<Workers>, &Arc<Seats<Share>>),
+        (workers, shares): (&Arc<Workers>, &Arc<Seats<OnceLock<Share>>>),
     ) -> Self {
         let desk = Desk {
             kind,
@@ -86,6 +86,7 @@ impl Desk {
             (Some(place), Some(worker)) => {
                 let (shared, served) = (Arc::clone(&self.shared), Arc::clone(&self.served));
                 let scope = Scope { shared, served, pool: worker.pool.clone() };
+                let share = share.get_or_init(|| Share::on(&worker.runtime));
                 share.spawn(self.kind.serve(scope, (stream, source), place, turn));
             }
             _ => relay::reset(stream),

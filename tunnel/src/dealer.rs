@@ -21,7 +21,7 @@ const AHEAD: usize = 32;
 
 /// Deals the connections of a listener.
 pub(crate) struct Dealer {
-    /// The pod's, one of each worker; none is there before it is needed, for of most pods and workers it never is.
+    /// The pod's, one of each worker, made when its first connection comes there.
     shares: Arc<Seats<OnceLock<Share>>>,
     /// The worker that accepts what is no crowd.
     home: Seat,

@@ -103,7 +103,8 @@ where
             connection.accept().await
         };
         tokio::select! {
-            // What has come is read before the peer is given up for not having sent it.
+            // What has come is read before the peer is given up for not having sent it. All else is looked at before that: a peer that has
+            // always something to be read uses the task's turn up (tokio's budget), and what is behind would never have one.
             biased;
             () = strain.changed() => {}
             // No value is ever sent: this resolves when the pod's handle is dropped.
@@ -111,6 +112,11 @@ where
                 served = false;
                 connection.graceful_shutdown();
             }
+            () = &mut unused, if goodbye.is_none() => {
+                goodbye = Some(Instant::now());
+                connection.graceful_shutdown();
+            }
+            () = lingering => return Err(ServeError::Lingering),
             accepted = next => match accepted {
                 Some(accepted) => {
                     let (request, respond) = accepted?;
@@ -123,11 +129,6 @@ where
                 None => return Ok(()),
             },
             () = &mut lost => return Err(ServeError::Lost),
-            () = &mut unused, if goodbye.is_none() => {
-                goodbye = Some(Instant::now());
-                connection.graceful_shutdown();
-            }
-            () = lingering => return Err(ServeError::Lingering),
         }
     }
 }

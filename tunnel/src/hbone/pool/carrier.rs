@@ -180,22 +180,10 @@ impl Carrier {
             };
             self.strain.apply(&mut connection);
             tokio::select! {
-                // What has come is read before the peer is given up for not having sent it.
+                // What has come is read before the peer is given up for not having sent it. All else is looked at before that: a peer that
+                // has always something to be read uses the task's turn up (tokio's budget), and what is behind would never have one.
                 biased;
                 () = self.strain.changed() => {}
-                end = poll_fn(|cx| {
-                    let end = connection.poll_unpin(cx);
-                    // Streams that wait for the library to send them are told of by nobody else. A peer that allows just what
-                    // was assumed has none of them wait.
-                    if connection.max_concurrent_send_streams() != unheard {
-                        self.hear();
-                    }
-                    end
-                }) => return match end {
-                    Ok(()) => ConnectError::Http2("closed by the peer".into()),
-                    Err(error) => error.into(),
-                },
-                () = &mut lost => return ConnectError::Http2("the peer stopped answering".into()),
                 // Streams on it end by themselves, as soon.
                 () = &mut revoked => return HandshakeError::Revoked.into(),
                 // No value is ever sent: this resolves when the pod's handle is dropped.
@@ -212,6 +200,19 @@ impl Carrier {
                         return ConnectError::Http2("unused for too long".into());
                     }
                 }
+                end = poll_fn(|cx| {
+                    let end = connection.poll_unpin(cx);
+                    // Streams that wait for the library to send them are told of by nobody else. A peer that allows just what
+                    // was assumed has none of them wait.
+                    if connection.max_concurrent_send_streams() != unheard {
+                        self.hear();
+                    }
+                    end
+                }) => return match end {
+                    Ok(()) => ConnectError::Http2("closed by the peer".into()),
+                    Err(error) => error.into(),
+                },
+                () = &mut lost => return ConnectError::Http2("the peer stopped answering".into()),
             }
         }
     }

@@ -6,5 +6,7 @@ for host in server.mesh headless.mesh "$ip"; do
 done
 expect "through a tunnel" tunnelled 'src.identity="spiffe://cluster.local/ns/mesh/sa/default"'
 expect "istioctl sees it" bash -c "istioctl ztunnel-config workloads | grep -q 'mesh .*HBONE'"
-expect "istiod lists the agents" bash -c "istioctl proxy-status | grep -q 'ztunnel-.*culvert-.*(WADS,WDS)'"
-expect "what it sent last has been taken over" bash -c "istioctl proxy-status -v 1 | grep 'ztunnel-' | grep -q 'SYNCED.*SYNCED'"
+# Each of its nodes has an agent, and what istiod sent last has been taken over there, of both types.
+nodes="$(kubectl get nodes -o name | wc -l)"
+expect "istiod lists all agents" bash -c "test \$(istioctl proxy-status | grep -c 'ztunnel-.*culvert-.*(WADS,WDS)') = $nodes"
+expect "all have taken over what it sent" bash -c "test \$(istioctl proxy-status -v 1 | grep 'ztunnel-' | grep -c 'SYNCED.*SYNCED') = $nodes"

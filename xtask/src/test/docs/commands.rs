@@ -23,6 +23,9 @@ use super::{Page, fields, names};
 use crate::binaries::Binaries;
 use crate::built::Built;
 
+/// What the text names that ends the stage's agent, or starts another one in its place: it is run when everything else has been.
+const LAST: [&str; 2] = ["culvert run --", "culvert detach"];
+
 /// What became of the commands, for the last line.
 #[derive(Default)]
 struct Counts {
@@ -39,7 +42,7 @@ pub(super) fn run(pages: &[Page], built: &Built, binaries: &Binaries) -> Result<
     let run: BTreeSet<String> = all
         .iter()
         .flatten()
-        .filter(|one| one.form != Form::Text)
+        .filter(|one| one.form != Form::Text || is_last(one))
         .flat_map(|one| words::asked(&one.command))
         .collect();
     let stage = Stage::set(built, binaries)?;
@@ -53,6 +56,8 @@ pub(super) fn run(pages: &[Page], built: &Built, binaries: &Binaries) -> Result<
                 .with_context(|| format!("{}:{}: {}", page.path.display(), one.line, one.command))?;
         }
     }
+    let last = all.iter().flatten().filter(|one| is_last(one)).map(|one| one.command.as_str());
+    stage.finish(&last.collect())?;
     elsewhere.check_all_are_met()?;
     let Counts { run, named, elsewhere } = counts;
     println!(
@@ -71,6 +76,10 @@ fn check(
     if one.command.starts_with(tasks::BEGIN) {
         tasks::check(&one.command)?;
     }
+    if is_last(one) {
+        counts.run += 1;
+        return Ok(());
+    }
     if elsewhere.has(&one.command) {
         counts.elsewhere += 1;
         return stage.parses(&one.command);
@@ -87,6 +96,10 @@ fn check(
     }
     counts.run += 1;
     stage.run(one)
+}
+
+fn is_last(one: &Shown) -> bool {
+    one.form == Form::Text && LAST.iter().any(|begins| one.command.starts_with(begins))
 }
 
 /// A command of ours that the text names, without what would make it whole: it is run in a block, and has the flags that are named.

@@ -31,24 +31,12 @@ struct Entry {
 
 const CI: &str = ".ci/run";
 const KIND: &str = "tests/kind/run";
+const CHECKS: &str = ".github/workflows/checks.yaml";
 const DOCS: &str = "xtask/src/test/docs.rs";
 
 /// Of two that fit the longer one counts.
-const ELSEWHERE: [Entry; 27] = [
+const ELSEWHERE: [Entry; 23] = [
     // Of ours.
-    Entry {
-        begins: "culvert detach",
-        why: "no agent may be running",
-        who: Test("tests/netns/tests/lifecycle.rs", "stopping_is_not_releasing_and_detaching_is"),
-    },
-    Entry {
-        begins: "culvert run --take-over",
-        why: "it ends the stage's agent",
-        who: Test(
-            "tests/netns/tests/handover.rs",
-            "x4_no_attempt_is_refused_while_one_agent_takes_over_from_another",
-        ),
-    },
     Entry {
         begins: "culvert --node",
         why: "it is no whole command",
@@ -79,8 +67,8 @@ const ELSEWHERE: [Entry; 27] = [
     Entry { begins: "cargo xtask image", why: "it takes minutes", who: Line(CI, "\ncargo xtask image\n") },
     Entry {
         begins: "cargo xtask fuzz",
-        why: "it takes hours; for a second each it is run once the commands have been",
-        who: Line(DOCS, "fuzz::rehearse()"),
+        why: "it takes hours; each target is fed for a second once the commands have been",
+        who: Line(CHECKS, "cargo xtask fuzz --minutes 10"),
     },
     Entry {
         begins: "cargo xtask bench data",
@@ -109,8 +97,8 @@ const ELSEWHERE: [Entry; 27] = [
     },
     Entry {
         begins: "cargo deny",
-        why: "the unit tests begin with it, but for advisories, which change every day",
-        who: Line("xtask/src/test/deny.rs", "\"bans\", \"licenses\", \"sources\""),
+        why: "advisories change every day; all else that it looks at it does when the unit tests begin",
+        who: Line(CHECKS, "cargo-deny-action"),
     },
     // What needs more than one machine has.
     Entry {
@@ -138,7 +126,7 @@ const ELSEWHERE: [Entry; 27] = [
     },
     Entry {
         begins: "istioctl proxy-status",
-        why: "it asks an istiod",
+        why: "it asks an istiod; here that scenario has met a stand-in for one alone",
         who: Line("tests/kind/scenarios/10-reach.sh", "istioctl proxy-status -v 1 | grep"),
     },
     Entry {
@@ -166,19 +154,6 @@ const ELSEWHERE: [Entry; 27] = [
             "node-agent/src/admin/tests/endpoints.rs",
             "a_processor_profile_is_made_and_a_second_one_has_to_wait",
         ),
-    },
-    Entry {
-        begins: "culvert run --same-node-transport direct",
-        why: "the stage's agent has its mode from its start",
-        who: Test(
-            "tests/netns/tests/same_node.rs",
-            "two_pods_of_one_node_are_connected_directly_and_told_so",
-        ),
-    },
-    Entry {
-        begins: "culvert run --egress-guard",
-        why: "the stage's agent has it from its start",
-        who: Test("tests/netns/tests/guard.rs", "e12_what_is_written_by_hand_is_dropped_by_the_guard"),
     },
 ];
 

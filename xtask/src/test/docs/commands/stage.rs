@@ -4,6 +4,7 @@
 //! a node's own (`/etc/cni/net.d` and its like) lie below the stage's directory, which is also home and current directory. Nothing of the
 //! machine is changed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -30,6 +31,8 @@ use crate::test::deploy::tools;
 
 const NAMESPACE: &str = "default";
 const LIMIT: Duration = Duration::from_secs(30);
+/// For a connection that must not come about.
+const BRIEFLY: Duration = Duration::from_secs(2);
 /// What productpage serves, and as which service.
 const PORT: u16 = 8080;
 const VIP: [u8; 4] = [10, 96, 0, 10];
@@ -46,9 +49,11 @@ const NAMES: [(&str, &str); 8] = [
 ];
 /// Paths that lie below the stage's directory.
 const PATHS: [&str; 4] = ["/etc/cni/net.d", "/opt/cni/bin", "/etc/culvert", "/var/log"];
+/// How a command begins that starts an agent.
+const RUN: &str = "culvert run ";
 /// What is asked in place of a command that would go on, or change a cluster: the same words are read in the same way.
 const INSTEAD: [(&str, &str); 3] = [
-    ("culvert run ", "culvert config "),
+    (RUN, "culvert config "),
     ("helm install ", "helm install --dry-run=client "),
     ("helm upgrade ", "helm upgrade --install --dry-run=client "),
 ];
@@ -65,9 +70,12 @@ pub(super) struct Stage {
     api: Mutex<Api>,
     /// What every page finds in the API.
     objects: Vec<Value>,
-    _agent: Agent,
-    _talk: (App, Http),
-    _pods: [Pod; 2],
+    agent: Agent,
+    /// What the agent is started with.
+    mesh: PathBuf,
+    _serving: App,
+    talk: Option<Http>,
+    pods: [Pod; 2],
 }
 
 impl Stage {
@@ -92,14 +100,14 @@ impl Stage {
             (agent.log_lines(&["pod enrolled"]).len() >= 2).then_some(())
         })?;
         let serving = page.serve_http(PORT)?;
-        let talk = sleep.open_http((VIP, 80).into())?;
+        let talk = Some(sleep.open_http((VIP, 80).into())?);
         let directory = run.dir().join("desk");
         lay_out(&directory, &file, &agent.log_path(), binaries)?;
         let path = programs(&binaries.agent)?;
         let api = Api::start(&built.program("kube-api")?, &node, &directory, &path, &agent.log_path())?;
         let (api, objects) = (Mutex::new(api), objects_of_a_cluster(node.name()));
-        let talk = (serving, talk);
-        let mut stage = Self { node, directory, path, api, objects, _agent: agent, _talk: talk, _pods: pods };
+        let mut stage =
+            Self { node, directory, path, api, objects, agent, mesh: file, _serving: serving, talk, pods };
         let rights = command::run(&mut stage.shell(RIGHTS))?;
         for object in serde_json::Deserializer::from_str(&rights).into_iter() {
             stage.objects.push(object.context("the chart's rights")?);
@@ -162,6 +170,43 @@ impl Stage {
             None => Ok(()),
             Some(expected) => bail!("it does not print {expected:?} here, but\n{}", ended.stdout),
         }
+    }
+
+    /// Runs what puts another agent in the place of the stage's, each of which has to have its pods whole and to carry a request, and then
+    /// what no agent may be there for and ends capture. What each flag does is for the tests in `tests/netns`.
+    pub(super) fn finish(mut self, last: &BTreeSet<&str>) -> Result<()> {
+        // An agent that is to end serves to its end what it has accepted.
+        self.talk = None;
+        let (starts, others): (Vec<&str>, Vec<&str>) = last.iter().partition(|line| line.starts_with(RUN));
+        for line in starts {
+            println!("  $ {line}");
+            // Behind `culvert run`.
+            let words: Vec<&str> = line.split_whitespace().skip(2).collect();
+            let takes_over = words.contains(&"--take-over");
+            if !takes_over {
+                ensure!(self.agent.stop()?.success(), "the agent before it did not end well");
+            }
+            let mut next = Agent::spawn(&self.node, &self.mesh, &words)?;
+            next.wait_ready().with_context(|| line.to_owned())?;
+            if takes_over {
+                let ended = self.agent.wait_exit(LIMIT).context("the agent that it takes over from")?;
+                ensure!(ended.success(), "the agent that it takes over from ended with {ended}");
+            }
+            self.agent = next;
+            command::run(&mut self.shell("culvert verify"))?;
+            let [sleep, _] = &self.pods;
+            let reply = sleep.get((VIP, 80).into(), "/").with_context(|| line.to_owned())?;
+            ensure!(reply.status == 200, "{line}: a pod is answered {}", reply.status);
+        }
+        ensure!(self.agent.stop()?.success(), "the last agent did not end well");
+        for line in others {
+            println!("  $ {line}");
+            command::run(&mut self.shell(line))?;
+            let [sleep, _] = &self.pods;
+            let reached = sleep.connect((VIP, 80).into(), BRIEFLY)?;
+            ensure!(reached.is_err(), "{line}: the pod still reaches what there is in the mesh alone");
+        }
+        Ok(())
     }
 
     /// Runs what goes on until it is stopped on a terminal, and stops it with ^C once it has printed what is expected.

@@ -32,11 +32,16 @@ case "$program $*" in
   "kind create cluster "* | "kind load image-archive "* | "kind delete cluster "*) ;;
   "istioctl install "*) ! lie "istiod does not start" ;;
   "istioctl ztunnel-config workloads") echo "mesh server-1 10.244.1.7 node1 None HBONE" ;;
-  "istioctl proxy-status") echo "ztunnel-1.istio-system Kubernetes istiod-1 culvert-0.1.0 2 (WADS,WDS)" ;;
+  "istioctl proxy-status")
+    for agent in 1 2; do
+      echo "ztunnel-$agent.istio-system Kubernetes istiod-1 culvert-0.1.0 2 (WADS,WDS)"
+    done ;;
   "istioctl proxy-status -v 1")
     state=SYNCED
-    ! lie "the control plane is not followed" || state=STALE
-    echo "ztunnel-1.istio-system Kubernetes istiod-1 culvert-0.1.0 SYNCED (2m) $state (1m)" ;;
+    for agent in 1 2; do
+      echo "ztunnel-$agent.istio-system Kubernetes IGNORED IGNORED IGNORED IGNORED IGNORED SYNCED (2m) $state (1m) istiod-1 culvert-0.1.0"
+      ! lie "the control plane is not followed" || state=STALE
+    done ;;
   "helm upgrade --install culvert "*) rm -f removed ;;
   "helm uninstall culvert "*) touch removed ;;
   "docker exec "*" sh -c ! "*) [[ -e removed ]] && ! lie "something stays behind" ;;

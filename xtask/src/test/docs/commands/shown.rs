@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// What begins a command. A program that is not among them cannot be shown.
-const PROGRAMS: [&str; 39] = [
+const PROGRAMS: [&str; 38] = [
     "apt-get",
     "bash",
     "bpftool",
@@ -18,7 +18,6 @@ const PROGRAMS: [&str; 39] = [
     "dig",
     "docker",
     "for",
-    "go",
     "grep",
     "helm",
     "ip",

@@ -218,6 +218,13 @@ pub fn until_answered(pod: &Pod, to: SocketAddr) -> Result<harness::Reply> {
     })
 }
 
+/// Waits until what a pod asks of a place is refused: who lets go of a pod closes its listeners a moment later.
+pub fn until_refused(pod: &Pod, to: SocketAddr) -> Result<()> {
+    eventually(&format!("{to} to be refused to {}", pod.name()), LIMIT, || {
+        pod.attempt(to, "/").is_ok_and(|attempt| attempt.is_refused()).then_some(())
+    })
+}
+
 /// The value of a metric of an agent, by the labels that are given; 0 if it is not there yet.
 pub fn metric(agent: &Agent, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
     let text = agent.metrics()?;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::mesh_file::Enroll;
 use harness::{Agent, Attempt, Pod, command};
 use netns_tests::istio_cni::{self, IstioCni, Proxy};
-use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, at, ips, metric, until_answered};
+use netns_tests::{Bare, HTTP, LIMIT, SERVICE, WEB, at, ips, metric, until_answered, until_refused};
 
 /// Two nodes, of which the first has an istio-cni, and the second our own capture.
 struct World {
@@ -117,7 +117,7 @@ fn pods_come_and_go_as_istio_cni_says() -> Result<()> {
 
     ensure!(proxy.delete(neighbour)?.is_empty() && proxy.delete(neighbour)?.is_empty());
     for to in targets {
-        ensure!(neighbour.attempt(to, "/")?.is_refused(), "{to}");
+        until_refused(neighbour, to)?;
         expect(client, to, client)?;
     }
     ensure!(proxy.add(neighbour)?.is_empty());
@@ -136,7 +136,7 @@ fn pods_come_and_go_as_istio_cni_says() -> Result<()> {
     ensure!(proxy.keep(client)?.is_empty() && proxy.snapshot_sent()?.is_empty());
     for to in targets {
         expect(client, to, client)?;
-        ensure!(neighbour.attempt(to, "/")?.is_refused(), "{to}");
+        until_refused(neighbour, to)?;
     }
     ensure!(metric(&agent1, "workload_manager_active_proxy_count", &[])? == 1.0);
     ensure!(metric(&agent1, "culvert_zds_connected", &[])? == 1.0);

@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// The same in seconds.
     #[arg(long, conflicts_with = "minutes")]
     seconds: Option<u64>,
+    /// Tell what came of it, and not how it goes.
+    #[arg(long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut broken = Vec::new();
     for (number, target) in wanted.iter().enumerate() {
         println!("\n== {target}, {} of {}, for {seconds} s", number + 1, wanted.len());
-        if let Err(error) = feed(&program, target, &corpus, seconds) {
+        if let Err(error) = feed(&program, target, &corpus, (seconds, args.quiet)) {
             println!("{target}: {error:#}");
             broken.push(target.as_str());
         }
@@ -83,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Feeds each target for a second, so that the command is known to work.
 pub(crate) fn rehearse() -> Result<()> {
-    run(&Args { targets: Vec::new(), minutes: 0, seconds: Some(1) })
+    run(&Args { targets: Vec::new(), minutes: 0, seconds: Some(1), quiet: true })
 }
 
 /// Builds the program that has all targets in it.
@@ -119,7 +122,7 @@ fn compiler(place: &Path) -> Result<PathBuf> {
 }
 
 /// Feeds one target until its time is over, or an input breaks it.
-fn feed(program: &Path, target: &str, corpus: &Path, seconds: u64) -> Result<()> {
+fn feed(program: &Path, target: &str, corpus: &Path, (seconds, quiet): (u64, bool)) -> Result<()> {
     let found = target_dir()?.join("fuzz").join(target);
     let growing = found.join("corpus");
     std::fs::create_dir_all(&growing).with_context(|| growing.display().to_string())?;
@@ -128,6 +131,9 @@ fn feed(program: &Path, target: &str, corpus: &Path, seconds: u64) -> Result<()>
     fuzz.arg(format!("-max_total_time={seconds}"));
     // A target that takes seconds for one input, or a gigabyte, has a fault as well.
     fuzz.args(["-timeout=10", "-rss_limit_mb=1024", "-max_len=4096", "-print_final_stats=1"]);
+    if quiet {
+        fuzz.arg("-verbosity=0");
+    }
     fuzz.arg(format!("-artifact_prefix={}/", found.display()));
     fuzz.arg(&growing).arg(corpus.join(target));
     shell::run(&mut fuzz)

@@ -2,7 +2,8 @@
 //!
 //! Its links lead somewhere, what it names (metrics, log fields, flags, variables) is there and what is there it names, the book can be
 //! made of it, and every command does what it says there, on a node with a real agent and pods, or is listed with whoever runs it. Of
-//! what takes a container engine, the scenarios of `tests/kind` are run with stand-ins, and what `deploy/Dockerfile` says is looked at.
+//! what takes a container engine, the scenarios of `tests/kind` are run with stand-ins, and what `deploy/Dockerfile` says is looked at. What
+//! takes long (pictures, benchmarks, fuzzers) is run in a short form at the end.
 
 mod book;
 mod commands;
